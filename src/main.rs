@@ -1,0 +1,5 @@
+//! The door: internal roles first, while the process is single-threaded, then the command line.
+
+fn main() -> std::process::ExitCode {
+    builder::cli::main()
+}

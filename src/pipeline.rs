@@ -1,0 +1,1 @@
+//! One build from request to exit: the function that a newcomer reads first.

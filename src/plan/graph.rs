@@ -1,0 +1,198 @@
+//! The plan: steps, what each needs, and what comes out.
+//!
+//! `steps[i]` is identity: all of it enters the cache key, except where a field says that it does not. `origins[i]` is
+//! description and enters none.
+
+use std::path::PathBuf;
+
+use crate::image::ImageConfig;
+use crate::vocab::{Descriptor, DiffId, Digest, ImageRef, NetworkMode, Platform, Span, Ulimit};
+
+/// A place in [`Graph::steps`]. Inputs always come before the steps that use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId(pub usize);
+
+/// Everything that the wanted outputs need, and nothing else.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub steps: Vec<Step>,
+    pub origins: Vec<Origin>,
+    pub outputs: Vec<Output>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub op: Op,
+    /// The root that is worked on comes first, for every op that has one; then sources, in the order the op names them.
+    pub inputs: Vec<StepId>,
+}
+
+/// Where a step comes from; for messages only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// In the Dockerfile; `None` for steps from a base image's ONBUILD triggers and for implied ones.
+    pub span: Option<Span>,
+    /// The stage's name, or its number.
+    pub stage: String,
+    /// `[build 2/5] RUN make`
+    pub name: String,
+    /// Steps of a stage named here do not read the cache (`--no-cache`, `--no-cache-filter`).
+    pub ignore_cache: bool,
+}
+
+/// The closed set of things that a step does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// An empty root.
+    Scratch,
+    /// The root of an image. No inputs.
+    Base(Base),
+    /// Files of the host: the context or a named context that is a directory. No inputs; only ever a source.
+    Local(Local),
+    /// Inputs: root.
+    Run(Run),
+    /// Inputs: root, then one per source tree (see [`CopyFrom::Tree`]).
+    Copy(Copy),
+    /// Makes a directory and its parents. Inputs: root.
+    Workdir(Workdir),
+}
+
+/// How [`plan`](super::plan) asks for a base and finds it again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BaseKey {
+    pub location: BaseLocation,
+    pub platform: Platform,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BaseLocation {
+    /// The local store or a registry.
+    Image(ImageRef),
+    OciLayout {
+        path: PathBuf,
+        reference: Option<String>,
+    },
+}
+
+/// A base that planning cannot go on without, and where it is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseWanted {
+    pub key: BaseKey,
+    pub span: Option<Span>,
+}
+
+/// A resolved base image. Its identity in keys is `manifest` alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub key: BaseKey,
+    /// Digest of the platform's manifest.
+    pub manifest: Digest,
+    /// Lowest first.
+    pub layers: Vec<(Descriptor, DiffId)>,
+    pub config: ImageConfig,
+    /// The platform that the image says it is for.
+    pub platform: Platform,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Local {
+    /// `None` is the main context.
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub argv: Vec<String>,
+    /// In order; complete but for HOME, which needs the image's passwd.
+    pub env: Vec<(String, String)>,
+    /// Environment that is in no key and no history: the predefined proxy arguments.
+    pub ambient_env: Vec<(String, String)>,
+    pub cwd: String,
+    /// USER as written; empty is root.
+    pub user: String,
+    pub network: NetworkMode,
+    pub add_hosts: Vec<(String, String)>,
+    pub hostname: String,
+    pub shm_size: u64,
+    pub ulimits: Vec<Ulimit>,
+    /// Heredoc scripts with a `#!` line, each mounted read-only and executable at `path` while the command runs.
+    pub scripts: Vec<Script>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// `/dev/pipes/EOF`
+    pub path: String,
+    pub content: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    pub sources: Vec<CopyFrom>,
+    /// Absolute and clean, but for a trailing `/` that says "a directory".
+    pub destination: String,
+    pub chown: Option<Chown>,
+    /// As written after expansion: octal or symbolic, syntax checked.
+    pub chmod: Option<String>,
+    pub link: bool,
+    pub parents: bool,
+    pub exclude: Vec<String>,
+    /// ADD: unpack sources that are archives.
+    pub unpack: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyFrom {
+    /// Files of the tree that `inputs[input]` of the step made.
+    Tree { input: usize, pattern: String },
+    /// A heredoc: its expanded body becomes a file.
+    Inline { name: String, content: String },
+}
+
+/// The value of `--chown`, split; names are looked up in the root that is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chown {
+    pub user: Owner,
+    /// `None`: the user's primary group if the user is a name, else the same number.
+    pub group: Option<Owner>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Id(u32),
+    Name(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workdir {
+    /// Absolute and clean.
+    pub path: String,
+    /// USER in effect, which owns the directories that are made; empty is root.
+    pub user: String,
+}
+
+/// One image that the build makes.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub platform: Platform,
+    /// The target stage's name, or `default`.
+    pub stage: String,
+    /// The step whose root is the image's.
+    pub root: StepId,
+    /// Complete but for `created`, `rootfs.diff_ids` and `history`.
+    pub config: ImageConfig,
+    /// All entries, base's first.
+    pub history: Vec<HistoryItem>,
+    /// Descriptions of the other stages that are built for this one: name, last step.
+    pub stages: Vec<(String, StepId)>,
+}
+
+#[derive(Clone, Debug)]
+pub enum HistoryItem {
+    /// An entry of the base image, kept as it is.
+    Inherited(crate::image::History),
+    /// An instruction that changes no file.
+    Empty { created_by: String },
+    /// An instruction that adds the layer of `step`.
+    Layer { created_by: String, step: StepId },
+}

@@ -1,0 +1,93 @@
+//! What happens during a build, for whoever shows it.
+
+use std::time::Duration;
+
+use super::{Descriptor, Diagnostic, Platform};
+
+/// One line of work that is shown: a step, or a task around the steps (resolving a base, exporting, pushing).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VertexId(pub u32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// The closed set of things that happen. Events of one vertex come in the order of this list; events of different vertices mix.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Threads may exist from here on: a live display may start its clock.
+    Entered,
+    /// A vertex exists. `name` is a full line such as `[build 2/5] RUN make`.
+    Declared {
+        vertex: VertexId,
+        name: String,
+    },
+    Started {
+        vertex: VertexId,
+    },
+    /// Another process or thread computes the same thing; this one waits for it.
+    Waiting {
+        vertex: VertexId,
+        pid: Option<u32>,
+    },
+    /// The result was in the cache. Takes the place of `Started` and `Finished`.
+    Cached {
+        vertex: VertexId,
+    },
+    /// What the step's command printed, as it came: may end within a line or a character.
+    Output {
+        vertex: VertexId,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    /// `done` of `total` bytes (0: not known) of something, such as `sha256:… pull`.
+    Progress {
+        vertex: VertexId,
+        what: String,
+        done: u64,
+        total: u64,
+    },
+    Finished {
+        vertex: VertexId,
+        elapsed: Duration,
+    },
+    Failed {
+        vertex: VertexId,
+        elapsed: Duration,
+        message: String,
+    },
+    /// A warning or an error, in the order in which they are found.
+    Diagnostic(Diagnostic),
+    /// The build succeeded.
+    Done(Summary),
+}
+
+/// What was made.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub images: Vec<SummaryImage>,
+    pub steps: usize,
+    pub cached: usize,
+    pub elapsed: Duration,
+}
+
+/// One image of the result.
+#[derive(Clone, Debug)]
+pub struct SummaryImage {
+    pub platform: Platform,
+    pub manifest: Option<Descriptor>,
+    pub names: Vec<String>,
+    /// Bytes of the final image's files, unpacked and as blobs; `None` where they were not counted.
+    pub unpacked_size: Option<u64>,
+    pub blob_size: Option<u64>,
+    /// The other stages that were built for it, with the size of their files: name, bytes.
+    pub stages: Vec<(String, u64)>,
+}
+
+/// Takes events from any thread. Implemented by the displays and by the tests' recorder.
+pub trait EventSink: Send + Sync {
+    /// Shows or records one event. Must not block on anything but its own output.
+    fn emit(&self, event: Event);
+}

@@ -1,0 +1,35 @@
+//! The words that every room uses. No I/O; depends on no other room.
+//!
+//! Glossary: a *digest* names bytes (SHA-256). A *diff ID* is the digest of a layer's uncompressed tar, a *blob* is what a
+//! registry stores (usually compressed). A *layer* is one step's change of the file tree; a *snapshot* is the same change as a
+//! directory on disk. A *stage* is one `FROM` section of a Dockerfile, a *step* one node of the graph that is solved. A *result
+//! ID* names what a step made, so that the keys of later steps can speak of it.
+
+mod cancel;
+mod diagnostic;
+mod digest;
+mod event;
+mod exit;
+mod key;
+mod platform;
+mod reference;
+mod request;
+mod secret;
+mod span;
+mod time;
+
+pub use cancel::{Cancel, CancelReason};
+pub use diagnostic::{Diagnostic, Label, Severity};
+pub use digest::{Descriptor, DiffId, Digest, DigestError, LayerId, ResultId, Sha256};
+pub use event::{Event, EventSink, Stream, Summary, SummaryImage, VertexId};
+pub use exit::ExitCode;
+pub use key::{CacheKey, KeyBuilder, KeyComponent};
+pub use platform::{Platform, PlatformError};
+pub use reference::{ImageRef, ReferenceError};
+pub use request::{
+    BuildRequest, Compression, ContextSource, DockerfileSource, NamedContext, NetworkMode,
+    OutputSpec, ProgressMode, RegistryOptions, Ulimit,
+};
+pub use secret::Secret;
+pub use span::{SourceText, Span, Spanned};
+pub use time::Timestamp;

@@ -1,0 +1,154 @@
+//! What a build was asked to do, after files, environment and terminal were looked at. Made by `cli`, read by `pipeline`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{ImageRef, Platform};
+
+/// Everything that one `builder build` means.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The state directory.
+    pub root: PathBuf,
+    pub context: ContextSource,
+    pub dockerfile: DockerfileSource,
+    /// Names of the result, as given by `-t`; each full.
+    pub tags: Vec<ImageRef>,
+    pub target: Option<String>,
+    /// In the order given; a value that the environment supplied is already filled in, a name without a value is left out.
+    pub build_args: Vec<(String, String)>,
+    pub labels: Vec<(String, String)>,
+    pub annotations: Vec<(String, String)>,
+    /// Empty: the host's.
+    pub platforms: Vec<Platform>,
+    /// Ask the registry even where the local store has the image.
+    pub pull: bool,
+    pub no_cache: bool,
+    /// Stage names whose steps are not taken from the cache.
+    pub no_cache_filter: Vec<String>,
+    pub named_contexts: Vec<(String, NamedContext)>,
+    /// Lines for /etc/hosts of RUN: name, address.
+    pub add_hosts: Vec<(String, String)>,
+    pub network: NetworkMode,
+    /// Bytes of /dev/shm in RUN.
+    pub shm_size: u64,
+    pub ulimits: Vec<Ulimit>,
+    /// Steps at the same time.
+    pub jobs: usize,
+    pub timeout: Option<Duration>,
+    pub outputs: Vec<OutputSpec>,
+    pub iidfile: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
+    /// `SOURCE_DATE_EPOCH` of the environment; the build argument of that name goes before it.
+    pub source_date_epoch: Option<i64>,
+    pub registry: RegistryOptions,
+}
+
+/// Where the build context comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContextSource {
+    Directory(PathBuf),
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile`, else `dockerfile`, in the context.
+    Default,
+    /// `-f FILE`: relative to the working directory, as `docker build` has it.
+    File(PathBuf),
+    Stdin,
+}
+
+/// The value of `--build-context NAME=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    Directory(PathBuf),
+    /// `docker-image://REF`
+    Image(ImageRef),
+    /// `oci-layout://PATH[:TAG|@DIGEST]`
+    OciLayout {
+        path: PathBuf,
+        reference: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// The builder's own network.
+    #[default]
+    Default,
+    Host,
+    /// A loopback interface and nothing else.
+    None,
+}
+
+/// `--ulimit NAME=SOFT[:HARD]`; `u64::MAX` is "unlimited".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// How layers are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Compression {
+    Uncompressed,
+    Gzip { level: u32 },
+    Zstd { level: i32 },
+}
+
+impl Default for Compression {
+    fn default() -> Compression {
+        Compression::Gzip { level: 6 }
+    }
+}
+
+/// One `--output`. The image store output is what `-t`, `--load`, and no `--output` at all come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputSpec {
+    /// `type=image`: the local store, and the registry with `push`.
+    Image {
+        names: Vec<ImageRef>,
+        store: bool,
+        push: bool,
+        compression: Compression,
+        oci_media_types: bool,
+    },
+    /// `type=oci,dest=…[,tar=false]`
+    Oci {
+        dest: PathBuf,
+        tar: bool,
+        compression: Compression,
+    },
+    /// `type=docker,dest=…`: an archive that `docker load` takes. `dest` `-` is standard output.
+    Docker {
+        dest: PathBuf,
+        compression: Compression,
+    },
+    /// `type=tar,dest=…`: the root file system. `dest` `-` is standard output.
+    Tar { dest: PathBuf },
+    /// `type=local,dest=…`: the root file system as a directory.
+    Local { dest: PathBuf },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProgressMode {
+    #[default]
+    Auto,
+    Tty,
+    Plain,
+    RawJson,
+    Quiet,
+}
+
+/// How registries are reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryOptions {
+    /// `--registry-mirror HOST=URL`, in order.
+    pub mirrors: Vec<(String, String)>,
+    /// `--insecure-registry HOST[:PORT]`: plain HTTP, and TLS without a check where HTTPS answers. Loopback hosts are always
+    /// tried with plain HTTP after HTTPS.
+    pub insecure: Vec<String>,
+}

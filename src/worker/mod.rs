@@ -1,0 +1,1 @@
+//! Performs one step on this machine.
