@@ -1,1 +1,37 @@
-//! The graph becomes results.
+//! The graph becomes results: keys, look-ups, order, parallelism and cancellation, through one trait.
+//!
+//! In: a [`Graph`](crate::plan::Graph) and a [`Worker`]. Out: a [`Solution`], one [`StepResult`] per step. This room decides
+//! *whether* and *when* a step runs; what running means is the worker's business. No I/O of its own.
+//!
+//! # What names a result, and what a key is made of
+//!
+//! A step's *result ID* names what it made. A step's *definition key* is made of its op and the result IDs of its inputs; a copy
+//! that reads another stage also has a *content key*, made of the digests of the files that it really reads instead of the
+//! stage's result ID. A record found under either key is a hit.
+//!
+//! | op | definition key | result ID |
+//! |---|---|---|
+//! | scratch | – | constant |
+//! | base | – | digest of the platform's manifest |
+//! | run | root, argv, env, cwd, user, network, hosts, host name, shm size, ulimits, scripts | key + a random number per execution |
+//! | workdir | root, path, user | the key |
+//! | copy | root, sources, destination, chown, chmod, parents, exclude, unpack; local sources by content digest | the content key |
+//! | copy --link | the same without the root | root + the content key |
+//!
+//! Because a copy's result ID is its content key, a compile stage that was rebuilt and made the same files leaves every later
+//! key as it was. Because a run's result ID is new at each execution, a record that was lost and remade never meets records that
+//! were made from its former self. In no key: times, host paths, parallelism, spans, the program's version.
+
+mod keys;
+mod probe;
+mod result;
+mod schedule;
+mod worker;
+
+pub use probe::probe;
+pub use result::{ChainLayer, Solution, StepError, StepResult, chain};
+pub use schedule::{Schedule, run};
+pub use worker::{Held, Job, Worker};
+
+#[cfg(test)]
+mod tests;

@@ -35,11 +35,10 @@ impl Cancel {
             CancelReason::Timeout => 3,
             CancelReason::Failed => 4,
         };
-        // Err means that an earlier reason stands, which is what is wanted.
-        drop(
-            self.0
-                .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst),
-        );
+        let _earlier_reason_stands = self
+            .0
+            .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err();
     }
 
     /// Returns why the build should end, if it should.

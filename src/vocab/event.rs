@@ -51,11 +51,9 @@ pub enum Event {
     },
     Finished {
         vertex: VertexId,
-        elapsed: Duration,
     },
     Failed {
         vertex: VertexId,
-        elapsed: Duration,
         message: String,
     },
     /// A warning or an error, in the order in which they are found.

@@ -1,0 +1,159 @@
+//! Definition keys and content keys (the table is in the room's doc).
+
+use crate::plan::{Copy, CopyFrom, Owner, Run, Workdir};
+use crate::vocab::{CacheKey, Digest, KeyBuilder, KeyComponent, NetworkMode, ResultId};
+
+/// A key and what it is made of.
+pub(super) type Key = (CacheKey, Vec<KeyComponent>);
+
+/// Names the empty root.
+pub(super) fn scratch_result() -> ResultId {
+    ResultId(KeyBuilder::new("scratch").finish().0.0)
+}
+
+/// Names the root of a base image.
+pub(super) fn base_result(manifest: &Digest) -> ResultId {
+    ResultId(
+        KeyBuilder::new("base")
+            .add("manifest", &manifest.to_string())
+            .finish()
+            .0
+            .0,
+    )
+}
+
+pub(super) fn run_key(run: &Run, root: ResultId) -> Key {
+    let network = match run.network {
+        NetworkMode::Default => "default",
+        NetworkMode::Host => "host",
+        NetworkMode::None => "none",
+    };
+    KeyBuilder::new("run")
+        .add("root", &root.to_string())
+        .list("argv", &run.argv)
+        .list("env", pairs(&run.env))
+        .add("cwd", &run.cwd)
+        .add("user", &run.user)
+        .add("network", network)
+        .list("host", pairs(&run.add_hosts))
+        .add("hostname", &run.hostname)
+        .add("shm-size", &run.shm_size.to_string())
+        .list(
+            "ulimit",
+            run.ulimits
+                .iter()
+                .map(|limit| format!("{}={}:{}", limit.name, limit.soft, limit.hard))
+                .collect::<Vec<_>>(),
+        )
+        .list(
+            "script",
+            run.scripts
+                .iter()
+                .map(|script| format!("{}\0{}", script.path, script.content))
+                .collect::<Vec<_>>(),
+        )
+        .finish()
+}
+
+pub(super) fn workdir_key(workdir: &Workdir, root: ResultId) -> Key {
+    KeyBuilder::new("workdir")
+        .add("root", &root.to_string())
+        .add("path", &workdir.path)
+        .add("user", &workdir.user)
+        .finish()
+}
+
+/// How a copy's source enters a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SourceIdentity {
+    /// The digest of the selected files.
+    Content(Digest),
+    /// The result that they are selected from.
+    Result(ResultId),
+}
+
+/// Returns the key of a copy. `identities` stands for the tree sources, in order. With every one of them by content it is the
+/// content key.
+pub(super) fn copy_key(copy: &Copy, root: ResultId, identities: &[SourceIdentity]) -> Key {
+    let mut key = KeyBuilder::new("copy");
+    if !stands_alone(copy) {
+        key = key.add("root", &root.to_string());
+    }
+    let mut identities = identities.iter();
+    for source in &copy.sources {
+        key = match source {
+            CopyFrom::Inline { name, content } => {
+                key.add("inline", name).add("inline-content", content)
+            }
+            CopyFrom::Tree { pattern, .. } => {
+                match identities.next().expect("one identity per tree source") {
+                    // The pattern is kept for explanations only where the files are known: two patterns that select the same
+                    // files under the same names copy the same.
+                    SourceIdentity::Content(digest) => key.add("files", &digest.to_string()),
+                    SourceIdentity::Result(result) => {
+                        key.add("from", &result.to_string()).add("pattern", pattern)
+                    }
+                }
+            }
+        };
+    }
+    let owner = |owner: &Owner| match owner {
+        Owner::Id(id) => id.to_string(),
+        Owner::Name(name) => format!("name {name}"),
+    };
+    let chown = copy.chown.as_ref().map(|chown| {
+        format!(
+            "{}:{}",
+            owner(&chown.user),
+            chown.group.as_ref().map(owner).unwrap_or_default()
+        )
+    });
+    key.add("destination", &copy.destination)
+        .add("chown", chown.as_deref().unwrap_or_default())
+        .add("chmod", copy.chmod.as_deref().unwrap_or_default())
+        .add("link", if copy.link { "yes" } else { "no" })
+        .add("parents", if copy.parents { "yes" } else { "no" })
+        .list("exclude", &copy.exclude)
+        .add("unpack", if copy.unpack { "yes" } else { "no" })
+        .finish()
+}
+
+/// Tells whether a copy's layer is the same on every root: `--link`, unless names must be looked up in the root.
+fn stands_alone(copy: &Copy) -> bool {
+    let by_name = |owner: &Owner| matches!(owner, Owner::Name(_));
+    copy.link
+        && !copy
+            .chown
+            .as_ref()
+            .is_some_and(|chown| by_name(&chown.user) || chown.group.as_ref().is_some_and(by_name))
+}
+
+/// Returns the result ID of a copy on `root` whose layer is `layer`: the layer's own ID where that speaks of the root.
+pub(super) fn stacked(copy: &Copy, root: ResultId, layer: ResultId) -> ResultId {
+    if !stands_alone(copy) {
+        return layer;
+    }
+    let stacked = KeyBuilder::new("link")
+        .add("root", &root.to_string())
+        .add("layer", &layer.to_string());
+    ResultId(stacked.finish().0.0)
+}
+
+/// Returns the result ID of one execution of a run.
+pub(super) fn run_result(key: CacheKey, nonce: &str) -> ResultId {
+    ResultId(
+        KeyBuilder::new("execution")
+            .add("key", &key.to_string())
+            .add("nonce", nonce)
+            .finish()
+            .0
+            .0,
+    )
+}
+
+fn pairs(pairs: &[(String, String)]) -> Vec<String> {
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}

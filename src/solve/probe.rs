@@ -1,0 +1,121 @@
+//! Looking up without doing: one thread, records only.
+
+use crate::plan::{Graph, Op, Step, StepId};
+use crate::vocab::Timestamp;
+
+use super::keys::{self, Key, SourceIdentity};
+use super::{StepError, StepResult, Worker};
+
+/// Returns what the cache already holds: a result per step, `None` where something would have to run first. Goes on after a
+/// miss. A build whose every step is found here needs no namespace, no thread and no bytes.
+///
+/// Errors of single steps (a missing source, say) are left to the run that follows, which can tell them with their place.
+pub fn probe<W: Worker>(graph: &Graph, worker: &W) -> Vec<Option<StepResult>> {
+    let mut results: Vec<Option<StepResult>> = Vec::with_capacity(graph.steps.len());
+    for (at, step) in graph.steps.iter().enumerate() {
+        let found = if step.inputs.iter().any(|input| results[input.0].is_none()) {
+            None
+        } else if let Some(given) = given(step) {
+            Some(given)
+        } else if graph.origins[at].ignore_cache {
+            None
+        } else {
+            let input = |step: StepId| {
+                results[step.0]
+                    .as_ref()
+                    .expect("inputs come first and were found")
+            };
+            definition(graph, step, &input, worker)
+                .and_then(|definition| definition.lookup(worker))
+                .unwrap_or_default()
+        };
+        results.push(found);
+    }
+    results
+}
+
+/// Returns the result of a step that nothing needs to be done for.
+pub(super) fn given(step: &Step) -> Option<StepResult> {
+    let id = match &step.op {
+        Op::Scratch | Op::Local(_) => keys::scratch_result(),
+        Op::Base(base) => keys::base_result(&base.manifest),
+        Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => return None,
+    };
+    Some(StepResult {
+        id,
+        layer: None,
+        created: Timestamp::default(),
+        size: 0,
+    })
+}
+
+/// A step's definition key, with what is needed to go on from it.
+pub(super) struct Definition<'a> {
+    pub(super) key: Key,
+    step: &'a Step,
+    root: crate::vocab::ResultId,
+    /// Stands for the tree sources of a copy, in order.
+    pub(super) identities: Vec<SourceIdentity>,
+}
+
+impl Definition<'_> {
+    /// Looks the definition key up.
+    pub(super) fn lookup<W: Worker>(&self, worker: &W) -> Result<Option<StepResult>, StepError> {
+        Ok(worker.lookup(&self.key.0)?.map(|found| self.placed(found)))
+    }
+
+    /// Turns a layer's record into the result of this step on its root.
+    pub(super) fn placed(&self, found: StepResult) -> StepResult {
+        match &self.step.op {
+            Op::Copy(copy) => StepResult {
+                id: keys::stacked(copy, self.root, found.id),
+                ..found
+            },
+            _ => found,
+        }
+    }
+
+    /// Returns the content key, given the identities with all content known.
+    pub(super) fn content_key(&self, identities: &[SourceIdentity]) -> Key {
+        match &self.step.op {
+            Op::Copy(copy) => keys::copy_key(copy, self.root, identities),
+            _ => self.key.clone(),
+        }
+    }
+}
+
+/// Computes a step's definition key. Reads the files that a copy takes from the host.
+pub(super) fn definition<'a, W: Worker>(
+    graph: &'a Graph,
+    step: &'a Step,
+    input: &dyn Fn(StepId) -> &'a StepResult,
+    worker: &W,
+) -> Result<Definition<'a>, StepError> {
+    let root = step
+        .inputs
+        .first()
+        .map_or_else(keys::scratch_result, |&root| input(root).id);
+    let mut identities = Vec::new();
+    let key = match &step.op {
+        Op::Run(run) => keys::run_key(run, root),
+        Op::Workdir(workdir) => keys::workdir_key(workdir, root),
+        Op::Copy(copy) => {
+            for (tree, pattern) in super::schedule::tree_sources(step, copy) {
+                identities.push(match &graph.steps[tree.0].op {
+                    Op::Local(local) => {
+                        SourceIdentity::Content(worker.local_digest(local, copy, pattern)?)
+                    }
+                    _ => SourceIdentity::Result(input(tree).id),
+                });
+            }
+            keys::copy_key(copy, root, &identities)
+        }
+        Op::Scratch | Op::Base(_) | Op::Local(_) => unreachable!("given() answers for these"),
+    };
+    Ok(Definition {
+        key,
+        step,
+        root,
+        identities,
+    })
+}

@@ -1,0 +1,463 @@
+//! Running what must run: ready steps on a few threads, layers packed where no step waits.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::plan::{Copy, CopyFrom, Graph, HistoryItem, Op, Step, StepId};
+use crate::vocab::{Cancel, CancelReason, Event, EventSink, ExitCode, VertexId};
+
+use super::keys::{self, SourceIdentity};
+use super::probe::{definition, given};
+use super::{Held, Job, Solution, StepError, StepResult, Worker, chain};
+
+/// How often a copy whose files change under it is begun again.
+const COPY_ATTEMPTS: usize = 3;
+
+/// One graph to solve, and with what.
+pub struct Schedule<'a, W: Worker> {
+    pub graph: &'a Graph,
+    pub worker: &'a W,
+    /// Steps at the same time.
+    pub jobs: usize,
+    /// Whether layers that belong to an output are packed.
+    pub pack: bool,
+    /// What [`probe`](super::probe) found.
+    pub known: Vec<Option<StepResult>>,
+    pub events: &'a dyn EventSink,
+    pub cancel: &'a Cancel,
+    /// Gives a different text at each call.
+    pub nonce: &'a (dyn Fn() -> String + Sync),
+}
+
+/// Resolves every step. The first failure cancels what runs and is returned with its step.
+///
+/// Threads live as long as the call: processes that die with the thread that started them live as long as they should.
+pub fn run<W: Worker>(schedule: &Schedule<'_, W>) -> Result<Solution, (StepId, StepError)> {
+    let board = Board::new(schedule);
+    std::thread::scope(|scope| {
+        for _ in 0..schedule.jobs.max(1) {
+            scope.spawn(|| board.work());
+        }
+    });
+    let state = board
+        .state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    if let Some(failure) = state.failure {
+        return Err(failure);
+    }
+    let results = state
+        .results
+        .into_iter()
+        .map(|result| result.expect("no failure, so every step was resolved"))
+        .collect();
+    Ok(Solution {
+        results,
+        cached: state.cached,
+    })
+}
+
+/// Pairs each tree source of a copy with the step that makes the tree.
+pub(super) fn tree_sources<'a>(
+    step: &'a Step,
+    copy: &'a Copy,
+) -> impl Iterator<Item = (StepId, &'a str)> {
+    copy.sources.iter().filter_map(|source| match source {
+        CopyFrom::Tree { input, pattern } => Some((step.inputs[*input], pattern.as_str())),
+        CopyFrom::Inline { .. } => None,
+    })
+}
+
+/// What the threads share.
+struct Board<'a, 's, W: Worker> {
+    schedule: &'s Schedule<'a, W>,
+    /// For each step, the steps that wait for it.
+    dependents: Vec<Vec<usize>>,
+    /// Steps whose layer belongs to an output.
+    exported: BTreeSet<usize>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    results: Vec<Option<StepResult>>,
+    cached: Vec<bool>,
+    /// Per step: how many of its inputs have no result.
+    missing: Vec<usize>,
+    ready: BTreeSet<usize>,
+    packs: VecDeque<usize>,
+    running: usize,
+    failure: Option<(StepId, StepError)>,
+}
+
+enum Task {
+    Resolve(usize),
+    Pack(usize),
+}
+
+impl<'a, 's, W: Worker> Board<'a, 's, W> {
+    fn new(schedule: &'s Schedule<'a, W>) -> Board<'a, 's, W> {
+        let graph = schedule.graph;
+        let count = graph.steps.len();
+        let mut dependents = vec![Vec::new(); count];
+        let mut missing = vec![0; count];
+        for (at, step) in graph.steps.iter().enumerate() {
+            let inputs: BTreeSet<usize> = step.inputs.iter().map(|input| input.0).collect();
+            missing[at] = inputs.len();
+            for input in inputs {
+                dependents[input].push(at);
+            }
+        }
+        let mut exported = BTreeSet::new();
+        if schedule.pack {
+            for output in &graph.outputs {
+                for item in &output.history {
+                    if let HistoryItem::Layer { step, .. } = item {
+                        exported.insert(step.0);
+                    }
+                }
+            }
+        }
+        let state = State {
+            results: vec![None; count],
+            cached: vec![false; count],
+            ready: (0..count).filter(|&at| missing[at] == 0).collect(),
+            missing,
+            packs: VecDeque::new(),
+            running: 0,
+            failure: None,
+        };
+        Board {
+            schedule,
+            dependents,
+            exported,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// One thread's life: takes tasks until none is left or one has failed.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if state.failure.is_some() {
+                return;
+            }
+            let task = match state.ready.pop_first() {
+                Some(step) => Task::Resolve(step),
+                None => match state.packs.pop_front() {
+                    Some(step) => Task::Pack(step),
+                    None if state.running == 0 => return,
+                    None => {
+                        state = self
+                            .changed
+                            .wait(state)
+                            .unwrap_or_else(PoisonError::into_inner);
+                        continue;
+                    }
+                },
+            };
+            state.running += 1;
+            drop(state);
+            let done = Done {
+                board: self,
+                step: match task {
+                    Task::Resolve(step) | Task::Pack(step) => StepId(step),
+                },
+            };
+            match task {
+                Task::Resolve(step) => match self.resolve(StepId(step)) {
+                    Ok((result, cached)) => done.resolved(result, cached),
+                    Err(error) => done.failed(error),
+                },
+                Task::Pack(step) => match self.pack(StepId(step)) {
+                    Ok(()) => done.packed(),
+                    Err(error) => done.failed(error),
+                },
+            }
+            state = self.lock();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn emit(&self, event: Event) {
+        self.schedule.events.emit(event);
+    }
+
+    /// Returns the result of a step whose inputs have theirs, and whether it came from the cache.
+    fn resolve(&self, id: StepId) -> Result<(StepResult, bool), StepError> {
+        let Schedule { graph, cancel, .. } = *self.schedule;
+        let step = &graph.steps[id.0];
+        if let Some(given) = given(step) {
+            return Ok((given, true));
+        }
+        let vertex = VertexId(id.0 as u32);
+        if let Some(known) = &self.schedule.known[id.0] {
+            self.emit(Event::Cached { vertex });
+            return Ok((known.clone(), true));
+        }
+        let mut attempt = 1;
+        loop {
+            match self.look_up_or_execute(id, vertex) {
+                Ok(Some(resolved)) => return Ok(resolved),
+                Ok(None) if attempt < COPY_ATTEMPTS => attempt += 1,
+                Ok(None) => {
+                    let error = StepError::new(
+                        ExitCode::Source,
+                        "the files kept changing while they were copied",
+                    )
+                    .hint(
+                        "stop what writes to the build context, or exclude it in `.dockerignore`",
+                    );
+                    self.emit(Event::Failed {
+                        vertex,
+                        message: error.message.clone(),
+                    });
+                    return Err(error);
+                }
+                Err(error) => {
+                    if !cancel.is_cancelled() {
+                        self.emit(Event::Failed {
+                            vertex,
+                            message: error.message.clone(),
+                        });
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// One attempt; `None` if the files that a copy reads changed meanwhile.
+    fn look_up_or_execute(
+        &self,
+        id: StepId,
+        vertex: VertexId,
+    ) -> Result<Option<(StepResult, bool)>, StepError> {
+        let Schedule {
+            graph,
+            worker,
+            cancel,
+            ..
+        } = *self.schedule;
+        let (step, origin) = (&graph.steps[id.0], &graph.origins[id.0]);
+        let inputs: Vec<(StepId, StepResult)> = {
+            let state = self.lock();
+            step.inputs
+                .iter()
+                .map(|&input| {
+                    (
+                        input,
+                        state.results[input.0].clone().expect("inputs are resolved"),
+                    )
+                })
+                .collect()
+        };
+        let input = |wanted: StepId| {
+            &inputs
+                .iter()
+                .find(|(input, _)| *input == wanted)
+                .expect("only inputs are asked for")
+                .1
+        };
+        let definition = definition(graph, step, &input, worker)?;
+        let cached = |found: StepResult| {
+            self.emit(Event::Cached { vertex });
+            Ok(Some((definition.placed(found), true)))
+        };
+        let (key, components) = &definition.key;
+        let _lock = match self.lock_and_look_up(vertex, key, origin.ignore_cache)? {
+            LookedUp::Found(found) => return cached(found),
+            LookedUp::Missing(lock) => lock,
+        };
+        if cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+
+        // A copy from a stage: the files that it reads decide, not how they were made.
+        let mut identities = definition.identities.clone();
+        let mut content_lock = None;
+        if let Op::Copy(copy) = &step.op {
+            for ((tree, pattern), identity) in tree_sources(step, copy).zip(&mut identities) {
+                if let SourceIdentity::Result(_) = identity {
+                    self.emit(Event::Started { vertex });
+                    let root = self.chain(tree);
+                    *identity = SourceIdentity::Content(
+                        worker.tree_digest(graph, &root, copy, pattern, cancel)?,
+                    );
+                }
+            }
+        }
+        let content = definition.content_key(&identities);
+        if content.0 != *key {
+            match self.lock_and_look_up(vertex, &content.0, origin.ignore_cache)? {
+                LookedUp::Found(found) => {
+                    worker.remember(key, components, &origin.name, &found)?;
+                    return cached(found);
+                }
+                LookedUp::Missing(lock) => content_lock = Some(lock),
+            }
+        }
+
+        self.emit(Event::Started { vertex });
+        let result = match &step.op {
+            Op::Run(_) => keys::run_result(*key, &(self.schedule.nonce)()),
+            _ => crate::vocab::ResultId(content.0.0),
+        };
+        let job = Job {
+            graph,
+            step: id,
+            result,
+            inputs: step.inputs.iter().map(|&input| self.chain(input)).collect(),
+            events: self.schedule.events,
+            cancel,
+        };
+        let made = worker.execute(&job)?;
+        if let Op::Copy(copy) = &step.op {
+            for ((tree, pattern), identity) in tree_sources(step, copy).zip(&definition.identities)
+            {
+                if let (Op::Local(local), SourceIdentity::Content(before)) =
+                    (&graph.steps[tree.0].op, identity)
+                    && worker.local_digest(local, copy, pattern)? != *before
+                {
+                    return Ok(None);
+                }
+            }
+        }
+        worker.remember(&content.0, &content.1, &origin.name, &made)?;
+        if content.0 != *key {
+            worker.remember(key, components, &origin.name, &made)?;
+        }
+        drop(content_lock);
+        self.emit(Event::Finished { vertex });
+        Ok(Some((definition.placed(made), false)))
+    }
+
+    /// Takes the lock of `key`, waiting for another holder, and looks the key up under it.
+    fn lock_and_look_up(
+        &self,
+        vertex: VertexId,
+        key: &crate::vocab::CacheKey,
+        ignore_cache: bool,
+    ) -> Result<LookedUp<W::Lock>, StepError> {
+        let Schedule { worker, cancel, .. } = *self.schedule;
+        let look_up = || {
+            if ignore_cache {
+                Ok(None)
+            } else {
+                worker.lookup(key)
+            }
+        };
+        if let Some(found) = look_up()? {
+            return Ok(LookedUp::Found(found));
+        }
+        let lock = match worker.try_lock(key)? {
+            Held::Mine(lock) => lock,
+            Held::Other { pid } => {
+                self.emit(Event::Waiting { vertex, pid });
+                worker.wait_lock(key, cancel)?.ok_or_else(cancelled)?
+            }
+        };
+        // Whoever held the lock may have made it.
+        match look_up()? {
+            Some(found) => Ok(LookedUp::Found(found)),
+            None => Ok(LookedUp::Missing(lock)),
+        }
+    }
+
+    fn pack(&self, step: StepId) -> Result<(), StepError> {
+        let Schedule {
+            graph,
+            worker,
+            cancel,
+            ..
+        } = *self.schedule;
+        if cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        worker.pack(graph, &self.chain(step), cancel)
+    }
+
+    fn chain(&self, step: StepId) -> Vec<super::ChainLayer> {
+        let state = self.lock();
+        chain(self.schedule.graph, step, &|step| {
+            state.results[step.0]
+                .as_ref()
+                .and_then(|result| result.layer)
+        })
+    }
+}
+
+enum LookedUp<L> {
+    Found(StepResult),
+    Missing(L),
+}
+
+fn cancelled() -> StepError {
+    StepError::new(ExitCode::Step, "cancelled")
+}
+
+/// Owes the board an outcome: a thread that panics leaves a failure behind instead of waiting colleagues.
+struct Done<'b, 'a, 's, W: Worker> {
+    board: &'b Board<'a, 's, W>,
+    step: StepId,
+}
+
+impl<W: Worker> Done<'_, '_, '_, W> {
+    fn resolved(self, result: StepResult, cached: bool) {
+        let board = self.board;
+        let mut state = board.lock();
+        let step = self.step.0;
+        if result.layer.is_some() && board.exported.contains(&step) {
+            state.packs.push_back(step);
+        }
+        state.results[step] = Some(result);
+        state.cached[step] = cached;
+        for &dependent in &board.dependents[step] {
+            state.missing[dependent] -= 1;
+            if state.missing[dependent] == 0 {
+                state.ready.insert(dependent);
+            }
+        }
+        self.leave(state);
+    }
+
+    fn packed(self) {
+        let state = self.board.lock();
+        self.leave(state);
+    }
+
+    fn failed(self, error: StepError) {
+        let mut state = self.board.lock();
+        state.failure.get_or_insert((self.step, error));
+        self.board.schedule.cancel.cancel(CancelReason::Failed);
+        self.leave(state);
+    }
+
+    fn leave(self, mut state: MutexGuard<'_, State>) {
+        state.running -= 1;
+        drop(state);
+        self.board.changed.notify_all();
+        std::mem::forget(self);
+    }
+}
+
+impl<W: Worker> Drop for Done<'_, '_, '_, W> {
+    fn drop(&mut self) {
+        let mut state = self.board.lock();
+        state.failure.get_or_insert((
+            self.step,
+            StepError::new(
+                ExitCode::Internal,
+                "the builder has a bug: a thread panicked",
+            ),
+        ));
+        self.board.schedule.cancel.cancel(CancelReason::Failed);
+        state.running -= 1;
+        drop(state);
+        self.board.changed.notify_all();
+    }
+}
