@@ -1,0 +1,163 @@
+//! The store itself: where it is, what format it has, and the session of this process.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::session::Session;
+use super::{StoreError, disk, unsynced};
+use crate::vocab::{Digest, LayerId};
+
+/// The content of `format`.
+const FORMAT: &str = "builder-store 1";
+/// The content of `oci/oci-layout`.
+const OCI_LAYOUT: &[u8] = b"{\"imageLayoutVersion\":\"1.0.0\"}";
+
+/// A state directory. Clones share one session; all methods may be called from any thread.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `ROOT/v1`
+    home: PathBuf,
+    /// The directories are known to exist.
+    prepared: AtomicBool,
+    /// Made by the first writer; its folder goes with the last clone of the store and the last unfinished thing.
+    session: Mutex<Option<Arc<Session>>>,
+    /// Layers that a crash of the machine may have torn.
+    suspects: Mutex<HashSet<LayerId>>,
+}
+
+impl Store {
+    /// Opens the state directory, which need not exist: it is made by the first write.
+    ///
+    /// Costs a handful of system calls and changes nothing.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        let home = std::path::absolute(root)
+            .map_err(|error| StoreError::from_io(root, "find", error))?
+            .join("v1");
+        let format_path = home.join("format");
+        // An empty file is what a crash of the machine makes of one that was just written.
+        let format = disk::read(&format_path, 4096)?.filter(|bytes| !bytes.is_empty());
+        if let Some(found) = &format
+            && found.trim_ascii() != FORMAT.as_bytes()
+        {
+            return Err(StoreError::Version {
+                path: format_path,
+                wanted: FORMAT,
+                found: printable(found),
+            });
+        }
+        let suspects = unsynced::suspects(&home.join("unsynced"))?;
+        Ok(Store {
+            inner: Arc::new(Inner {
+                home,
+                prepared: AtomicBool::new(format.is_some()),
+                session: Mutex::new(None),
+                suspects: Mutex::new(suspects),
+            }),
+        })
+    }
+
+    /// Returns `ROOT/v1`.
+    pub fn root(&self) -> &Path {
+        &self.inner.home
+    }
+
+    /// Returns the directory that is an OCI image layout.
+    pub fn oci_layout(&self) -> PathBuf {
+        self.path("oci")
+    }
+
+    /// Returns where the context room remembers what it knows of one directory, named by that directory's identity. The parent
+    /// exists after the call, unless it cannot be made; then writing there fails and reading finds nothing.
+    ///
+    /// Readers must bear a torn file, and writers must rename a complete one into place.
+    pub fn stat_cache_path(&self, context_identity: &Path) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        let name = Digest::of(context_identity.as_os_str().as_bytes()).hex();
+        let contexts = self.path("contexts");
+        if !contexts.is_dir() {
+            // The writer will meet the same error and may tell it.
+            drop(self.prepare());
+        }
+        contexts.join(name)
+    }
+
+    /// Returns a directory of this session for any use; it and all inside go with the last clone of the store.
+    pub fn work_dir(&self) -> Result<PathBuf, StoreError> {
+        let path = self.session()?.dir().join("work");
+        disk::make_dir(&path, 0o700)?;
+        Ok(path)
+    }
+
+    /// Returns `ROOT/v1/name`.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.inner.home.join(name)
+    }
+
+    /// Makes the directories of a new store.
+    pub(super) fn prepare(&self) -> Result<(), StoreError> {
+        if self.inner.prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        disk::make_dirs(self.root())?;
+        for name in [
+            "tmp",
+            "locks",
+            "layers",
+            "records",
+            "packed",
+            "contexts",
+            "unsynced",
+            "oci",
+            "oci/blobs",
+            "oci/blobs/sha256",
+        ] {
+            disk::make_dir(&self.path(name), 0o700)?;
+        }
+        let session = self.session_of_prepared()?;
+        session.put(&self.path("oci/oci-layout"), OCI_LAYOUT)?;
+        // Last, so that it vouches for all the others.
+        session.put(&self.path("format"), format!("{FORMAT}\n").as_bytes())?;
+        self.inner.prepared.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Returns this process's session, made by the first call.
+    pub(super) fn session(&self) -> Result<Arc<Session>, StoreError> {
+        self.prepare()?;
+        self.session_of_prepared()
+    }
+
+    fn session_of_prepared(&self) -> Result<Arc<Session>, StoreError> {
+        let mut session = unpoisoned(self.inner.session.lock());
+        if session.is_none() {
+            *session = Some(Arc::new(Session::start(&self.path("tmp"))?));
+        }
+        Ok(Arc::clone(session.as_ref().expect("it was just made")))
+    }
+
+    /// Returns the layers that are hidden because a crash of the machine may have torn them.
+    pub(super) fn suspects(&self) -> MutexGuard<'_, HashSet<LayerId>> {
+        unpoisoned(self.inner.suspects.lock())
+    }
+}
+
+/// The values behind the locks are whole at every line, so a panic elsewhere does not spoil them.
+fn unpoisoned<T>(result: Result<T, PoisonError<T>>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
+}
+
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .trim()
+        .chars()
+        .take(40)
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
