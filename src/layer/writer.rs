@@ -1,0 +1,116 @@
+//! Entries become a tar archive whose bytes depend on the entries alone. The headers are [`Encoder`]'s work.
+
+use std::io::{self, Read, Write};
+
+use super::chunk::{self, Chunk};
+use super::encoder::Encoder;
+use super::entry::{Entry, EntryKind};
+use super::header::{BLOCK, padding};
+
+/// Bytes that are gathered before the sink is called.
+const BUFFER: usize = 256 << 10;
+
+/// Writes a tar archive. It is complete after [`TarWriter::finish`] alone; after an error in the middle of an entry nothing
+/// more can be written.
+pub struct TarWriter<W: Write> {
+    encoder: Encoder,
+    output: Output<W>,
+    broken: bool,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// Returns a writer that has written nothing.
+    pub fn new(sink: W) -> TarWriter<W> {
+        TarWriter {
+            encoder: Encoder::default(),
+            output: Output {
+                sink,
+                chunk: Chunk::new(BUFFER),
+            },
+            broken: false,
+        }
+    }
+
+    /// Writes one entry. For a file `content` must give exactly as many bytes as the entry states and then end; for anything
+    /// else it is not looked at.
+    pub fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        if self.broken {
+            return Err(broken());
+        }
+        self.encoder.encode(entry)?;
+        self.broken = true;
+        self.output.put(self.encoder.encoded())?;
+        if let EntryKind::File { size } = entry.kind {
+            self.output.copy(&entry.path, size, content)?;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Writes the end of the archive and returns the sink, flushed.
+    pub fn finish(mut self) -> io::Result<W> {
+        if self.broken {
+            return Err(broken());
+        }
+        self.output.zeros(2 * BLOCK)?;
+        self.output.drain()?;
+        self.output.sink.flush()?;
+        Ok(self.output.sink)
+    }
+}
+
+/// The error of writing on after an error.
+pub(super) fn broken() -> io::Error {
+    io::Error::other("the archive broke off at an earlier error")
+}
+
+struct Output<W> {
+    sink: W,
+    chunk: Chunk,
+}
+
+impl<W: Write> Output<W> {
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = self.chunk.put(bytes);
+            bytes = &bytes[count..];
+            self.drain_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, mut count: usize) -> io::Result<()> {
+        while count > 0 {
+            count -= self.chunk.put_zeros(count);
+            self.drain_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, path: &[u8], size: u64, content: &mut dyn Read) -> io::Result<()> {
+        let mut rest = size;
+        while rest > 0 {
+            let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(BUFFER);
+            match self.chunk.read_from(content, wanted)? {
+                0 => return Err(chunk::short(path, size, size - rest)),
+                count => rest -= count as u64,
+            }
+            self.drain_if_full()?;
+        }
+        chunk::expect_end(content, path, size)?;
+        self.zeros(padding(size) as usize)
+    }
+
+    fn drain_if_full(&mut self) -> io::Result<()> {
+        match self.chunk.is_full() {
+            true => self.drain(),
+            false => Ok(()),
+        }
+    }
+
+    fn drain(&mut self) -> io::Result<()> {
+        self.sink.write_all(self.chunk.filled())?;
+        self.chunk.clear();
+        Ok(())
+    }
+}
