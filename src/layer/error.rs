@@ -39,6 +39,18 @@ pub enum TarError {
     /// A name with a NUL byte.
     #[error("the name of the tar entry at byte {offset} has a NUL byte")]
     NulInName { offset: u64 },
+    /// Entries that contradict each other or the rules of layers; found by [`validate_layer`](super::validate_layer) alone.
+    #[error("the layer's entry `{}` {problem}", path.escape_ascii())]
+    Layer {
+        path: Vec<u8>,
+        problem: &'static str,
+    },
+    /// The two blocks of zeros at the end are missing; found by [`validate_layer`](super::validate_layer) alone.
+    #[error("the archive has no end mark")]
+    NoEnd,
+    /// Something other than zeros behind the end mark; found by [`validate_layer`](super::validate_layer) alone.
+    #[error("something follows the archive's end before byte {offset}")]
+    AfterEnd { offset: u64 },
     /// Reading on after an error.
     #[error("the archive was given up at an earlier error")]
     GivenUp,

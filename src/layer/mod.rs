@@ -24,6 +24,7 @@ mod sparse;
 mod tar_digest;
 #[cfg(test)]
 mod tests;
+mod validate;
 mod writer;
 
 pub use decompress::{Format, decompress, detect};
@@ -34,4 +35,5 @@ pub use header::is_tar;
 pub use member::Member;
 pub use pack::{LayerWriter, PackedLayer};
 pub use reader::TarReader;
+pub use validate::{LayerSummary, validate_layer};
 pub use writer::TarWriter;

@@ -65,7 +65,7 @@ enum Packing {
     Undecided,
     Stored,
     Caller(Box<Packer>),
-    Crew(Crew),
+    Crew(Box<Crew>),
 }
 
 impl<W: Write> LayerWriter<W> {
@@ -207,7 +207,7 @@ impl<W: Write> LayerWriter<W> {
         Ok(match (self.compression, threads) {
             (Compression::Uncompressed, _) => Packing::Stored,
             (compression, 1) => Packing::Caller(Box::new(Packer::new(compression, known)?)),
-            (compression, _) => Packing::Crew(Crew::new(compression, known, threads)),
+            (compression, _) => Packing::Crew(Box::new(Crew::new(compression, known, threads))),
         })
     }
 

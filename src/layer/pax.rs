@@ -89,8 +89,11 @@ fn optional<T>(value: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> Option<Optio
     parse(value).map(Some)
 }
 
-/// Splits off the first record: key, value, rest.
-fn record(records: &[u8]) -> Result<(&[u8], &[u8], &[u8]), &'static str> {
+/// A record's key and value, and what follows it.
+type Split<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// Splits off the first record.
+fn record(records: &[u8]) -> Result<Split<'_>, &'static str> {
     let space = records
         .iter()
         .take(20)

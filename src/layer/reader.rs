@@ -10,8 +10,9 @@
 //! - GNU long names go before PAX paths, and those before the header's;
 //! - an archive may end without its two blocks of zeros (see [`TarReader::has_end`]), but not inside an entry.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::mem;
+use std::ops::Range;
 
 use super::content::{Content, Position};
 use super::entry::{Entry, EntryKind, Mtime};
@@ -93,7 +94,7 @@ impl<R: Read> TarReader<R> {
 
     /// Writes the rest of the current entry's content to `sink`, without the copy between that [`TarReader::content`] needs;
     /// returns the number of bytes.
-    pub fn copy_content(&mut self, sink: &mut dyn std::io::Write) -> std::io::Result<u64> {
+    pub fn copy_content(&mut self, sink: &mut dyn Write) -> io::Result<u64> {
         Content::new(&mut self.input, &mut self.position).copy_to(sink)
     }
 
@@ -107,6 +108,23 @@ impl<R: Read> TarReader<R> {
     pub fn finish(mut self) -> Result<R, TarError> {
         self.input.drain()?;
         Ok(self.input.into_inner())
+    }
+
+    /// Reads the rest of the stream, which has to be zeros.
+    pub(super) fn expect_zeros(&mut self) -> Result<(), TarError> {
+        loop {
+            let bytes = self.input.peek(u64::MAX)?;
+            let (count, zeros) = (bytes.len(), bytes.iter().all(|byte| *byte == 0));
+            if count == 0 {
+                return Ok(());
+            }
+            self.input.advance(count);
+            if !zeros {
+                return Err(TarError::AfterEnd {
+                    offset: self.input.offset(),
+                });
+            }
+        }
     }
 
     fn read_entry(&mut self) -> Result<Option<Entry>, TarError> {
@@ -251,7 +269,7 @@ impl<R: Read> TarReader<R> {
                 }
             }
             b'3' | b'4' => {
-                let device = |field: std::ops::Range<usize>, what| {
+                let device = |field: Range<usize>, what| {
                     header::number(&block[field])
                         .and_then(|number| u32::try_from(number).ok())
                         .ok_or(TarError::Number {
@@ -276,7 +294,7 @@ impl<R: Read> TarReader<R> {
             field: what,
             offset,
         };
-        let id = |said: Option<u32>, field: std::ops::Range<usize>, what| match said {
+        let id = |said: Option<u32>, field: Range<usize>, what| match said {
             Some(id) => Ok(id),
             None => header::number(&block[field])
                 .and_then(|id| u32::try_from(id).ok())

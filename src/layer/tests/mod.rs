@@ -13,7 +13,7 @@ use super::*;
 /// Entries with the content of their files.
 type Tree = Vec<(Entry, Vec<u8>)>;
 
-fn entry(path: &str, kind: EntryKind) -> Entry {
+pub(super) fn entry(path: &str, kind: EntryKind) -> Entry {
     Entry {
         path: path.into(),
         kind,
@@ -28,17 +28,17 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
     }
 }
 
-fn file(path: &str, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
+pub(super) fn file(path: &str, content: impl Into<Vec<u8>>) -> (Entry, Vec<u8>) {
     let content = content.into();
     let size = content.len() as u64;
     (entry(path, EntryKind::File { size }), content)
 }
 
-fn directory(path: &str) -> (Entry, Vec<u8>) {
+pub(super) fn directory(path: &str) -> (Entry, Vec<u8>) {
     (entry(path, EntryKind::Directory), Vec::new())
 }
 
-fn write(tree: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn write(tree: &[(Entry, Vec<u8>)]) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());
     for (entry, content) in tree {
         writer.entry(entry, &mut &content[..]).unwrap();
