@@ -138,7 +138,7 @@ impl Gzip {
     }
 
     fn compress(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let deflate = match self.probe.incompressible(bytes)? {
+        let deflate = match self.probe.incompressible(&mut self.scratch, bytes)? {
             Some(_) => &mut self.store,
             None => &mut self.deflate,
         };
@@ -179,7 +179,7 @@ impl Zstd {
 
     fn compress(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         if let Some(probe) = &mut self.probe
-            && let Some(frame) = probe.incompressible(bytes)?
+            && let Some(frame) = probe.incompressible(&mut self.scratch, bytes)?
         {
             return Ok(frame.to_vec());
         }
@@ -207,7 +207,6 @@ fn frame<'a>(
 /// such bytes. Both must agree, so that a member is stored only if at most a 64th of it could be saved.
 struct Probe {
     context: zstd::bulk::Compressor<'static>,
-    scratch: Vec<u8>,
 }
 
 impl Probe {
@@ -217,12 +216,15 @@ impl Probe {
     fn new() -> io::Result<Probe> {
         Ok(Probe {
             context: zstd::bulk::Compressor::new(1)?,
-            scratch: Vec::new(),
         })
     }
 
-    /// Returns all of `bytes` as one zstd frame if nothing is gained by compressing them.
-    fn incompressible(&mut self, bytes: &[u8]) -> io::Result<Option<&[u8]>> {
+    /// Returns all of `bytes` as one zstd frame, in `scratch`, if nothing is gained by compressing them.
+    fn incompressible<'a>(
+        &mut self,
+        scratch: &'a mut Vec<u8>,
+        bytes: &[u8],
+    ) -> io::Result<Option<&'a [u8]>> {
         // Little bytes cost little time.
         if bytes.len() < 2 * Probe::SAMPLES * Probe::SAMPLE {
             return Ok(None);
@@ -231,12 +233,12 @@ impl Probe {
         let mut length = 0;
         for sample in 0..Probe::SAMPLES {
             let sample = &bytes[sample * stride..][..Probe::SAMPLE];
-            length += frame(&mut self.context, &mut self.scratch, sample)?.len();
+            length += frame(&mut self.context, scratch, sample)?.len();
         }
         if shrinks(Probe::SAMPLES * Probe::SAMPLE, length) {
             return Ok(None);
         }
-        let whole = frame(&mut self.context, &mut self.scratch, bytes)?;
+        let whole = frame(&mut self.context, scratch, bytes)?;
         Ok((!shrinks(bytes.len(), whole.len())).then_some(whole))
     }
 }

@@ -10,7 +10,7 @@ use crate::vocab::{Digest, Sha256};
 use super::crew::Sealed;
 
 /// Chunks that wait for their turn. Hashing is faster than compressing, so that few do.
-const QUEUE: usize = 2;
+const QUEUE: usize = 1;
 
 pub(super) enum TarDigest {
     Caller(Sha256),
