@@ -8,6 +8,7 @@
 //! The word of an operator is expanded whether it is used or not, so a name in it counts as undefined and an error in it as
 //! an error all the same.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::replace::{self, Length};
@@ -126,6 +127,8 @@ struct Expander<'a> {
     /// Without one, variables stay as written.
     lookup: Option<Lookup<'a>>,
     undefined: Vec<String>,
+    /// What is in `undefined`.
+    told: HashSet<String>,
     depth: usize,
 }
 
@@ -138,6 +141,7 @@ impl<'a> Expander<'a> {
             quotes: Quotes::Remove,
             lookup,
             undefined: Vec::new(),
+            told: HashSet::new(),
             depth: 0,
         }
     }
@@ -173,7 +177,15 @@ impl<'a> Expander<'a> {
                 }
                 _ => {
                     self.next();
-                    (next.to_string(), true)
+                    if words.is_none() {
+                        let escape = self.escape;
+                        self.skip_while(|next| {
+                            !matches!(next, '$' | '\'' | '"')
+                                && next != escape
+                                && Some(next) != stop
+                        });
+                    }
+                    (self.text[from..self.at].to_owned(), true)
                 }
             };
             if let Some(words) = words.as_deref_mut() {
@@ -404,16 +416,15 @@ impl<'a> Expander<'a> {
 
     fn value(&mut self, name: &str) -> Option<String> {
         let value = self.lookup?(name);
-        if value.is_none() && !self.undefined.iter().any(|known| known == name) {
+        if value.is_none() && self.told.insert(name.to_owned()) {
             self.undefined.push(name.to_owned());
         }
         value
     }
 
     fn skip_while(&mut self, accept: impl Fn(char) -> bool) {
-        while self.peek().is_some_and(&accept) {
-            self.next();
-        }
+        let rest = &self.text[self.at..];
+        self.at += rest.find(|next| !accept(next)).unwrap_or(rest.len());
     }
 
     fn peek(&self) -> Option<char> {

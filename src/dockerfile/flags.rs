@@ -46,7 +46,7 @@ impl Flags {
         for word in words {
             match flags.one(instruction, word, known) {
                 Ok(given) => flags.given.push(given),
-                Err(diagnostic) => diagnostics.push(diagnostic),
+                Err(diagnostic) => diagnostics.push(*diagnostic),
             }
         }
         flags
@@ -57,35 +57,33 @@ impl Flags {
         instruction: &str,
         word: &FlagWord<'_>,
         known: &[KnownFlag],
-    ) -> Result<Given, Diagnostic> {
+    ) -> Result<Given, Box<Diagnostic>> {
         let span = word.part.span();
         let Some(&(name, kind)) = known.iter().find(|(name, _)| *name == word.name) else {
-            return Err(unknown(instruction, word, known));
+            return Err(Box::new(unknown(instruction, word, known)));
         };
         if kind != FlagKind::List
             && let Some(first) = self.given.iter().find(|given| given.name == name)
         {
-            return Err(Diagnostic::error(format!("flag `--{name}` is given twice"))
-                .at(span)
-                .label(first.span, "first given here"));
+            let problem = Diagnostic::error(format!("flag `--{name}` is given twice"));
+            return Err(Box::new(
+                problem.at(span).label(first.span, "first given here"),
+            ));
         }
         let value = match (kind, &word.value) {
             (FlagKind::Bool, None) => Spanned::new("true".to_owned(), span),
             (FlagKind::Bool, Some((value, part))) => {
                 let value = value.to_ascii_lowercase();
                 if value != "true" && value != "false" {
-                    return Err(Diagnostic::error(format!(
-                        "flag `--{name}` is either `true` or `false`"
-                    ))
-                    .at(span));
+                    let message = format!("flag `--{name}` is either `true` or `false`");
+                    return Err(Box::new(Diagnostic::error(message).at(span)));
                 }
                 Spanned::new(value, part.span())
             }
             (_, Some((value, part))) => Spanned::new(value.clone(), part.span()),
             (_, None) => {
-                return Err(Diagnostic::error(format!("flag `--{name}` has no value"))
-                    .at(span)
-                    .hint(format!("write `--{name}=…`")));
+                let problem = Diagnostic::error(format!("flag `--{name}` has no value")).at(span);
+                return Err(Box::new(problem.hint(format!("write `--{name}=…`"))));
             }
         };
         Ok(Given { name, value, span })

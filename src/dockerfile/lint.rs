@@ -102,7 +102,7 @@ pub(super) fn check(dockerfile: &Dockerfile, stage_words: &[StageWords]) -> Vec<
     let mut lints = Lints::default();
     lints.keyword_casing(stage_words);
     for words in stage_words {
-        lints.from_casing(words);
+        lints.casing_of_from(words);
     }
     // What stages hand on to those that build on them.
     let mut ends: HashMap<&str, Inherited> = HashMap::new();
@@ -163,7 +163,7 @@ impl Lints {
         }
     }
 
-    fn from_casing(&mut self, words: &StageWords) {
+    fn casing_of_from(&mut self, words: &StageWords) {
         let Some((as_word, name)) = &words.name else {
             return;
         };

@@ -9,6 +9,8 @@
 //! ```
 
 mod ast;
+mod commands;
+mod copies;
 mod directives;
 mod duration;
 mod expand;

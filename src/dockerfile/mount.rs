@@ -40,6 +40,7 @@ pub(super) fn parse(value: &Word, span: Span, diagnostics: &mut Vec<Diagnostic>)
     if value.value.contains('"') {
         diagnostics
             .push(Diagnostic::error("quotes cannot stand in the value of `--mount`").at(span));
+        return MountFlag { options, span };
     }
     // Where quotes or backslashes were removed from the flag, its bytes do not line up with the file's.
     let lines_up = value.value.len() == value.span.end - value.span.start;
@@ -56,9 +57,8 @@ pub(super) fn parse(value: &Word, span: Span, diagnostics: &mut Vec<Diagnostic>)
             }
             Ok((key, Some(text))) => {
                 let text_start = end - text.len();
-                if let Err(problem) = check_value(key, text) {
-                    diagnostics.push(problem.at(place(text_start, end)));
-                }
+                let problem = value_problem(key, text);
+                diagnostics.extend(problem.map(|problem| problem.at(place(text_start, end))));
                 options.push((
                     Spanned::new(key.to_owned(), place(at, text_start - 1)),
                     Some(Spanned::new(text.to_owned(), place(text_start, end))),
@@ -74,7 +74,7 @@ pub(super) fn parse(value: &Word, span: Span, diagnostics: &mut Vec<Diagnostic>)
 }
 
 /// Splits an option and resolves its key.
-fn option(field: &str) -> Result<(&'static str, Option<&str>), Diagnostic> {
+fn option(field: &str) -> Result<(&'static str, Option<&str>), Box<Diagnostic>> {
     let (written, value) = match field.split_once('=') {
         Some((key, value)) => (key, Some(value)),
         None => (field, None),
@@ -96,45 +96,43 @@ fn option(field: &str) -> Result<(&'static str, Option<&str>), Diagnostic> {
         "env" => "env",
         _ => {
             let unknown = Diagnostic::error(format!("unknown option `{written}` of `--mount`"));
-            return Err(match suggest::closest(written, &KEYS) {
+            return Err(Box::new(match suggest::closest(written, &KEYS) {
                 Some(key) => unknown.hint(format!("did you mean `{key}`?")),
                 None => unknown.hint("options are key=value pairs, separated by commas"),
-            });
+            }));
         }
     };
     if value.is_none() && !matches!(key, "readonly" | "readwrite" | "required") {
-        return Err(
-            Diagnostic::error(format!("option `{written}` has no value"))
-                .hint(format!("write `{written}=…`")),
-        );
+        let problem = Diagnostic::error(format!("option `{written}` has no value"));
+        return Err(Box::new(problem.hint(format!("write `{written}=…`"))));
     }
     Ok((key, value))
 }
 
-/// Checks what a value says by itself.
-fn check_value(key: &str, value: &str) -> Result<(), Diagnostic> {
+/// Tells what is wrong with a value by itself.
+fn value_problem(key: &str, value: &str) -> Option<Diagnostic> {
     if has_variable(value) {
         if key == "from" {
-            return Err(
+            return Some(
                 Diagnostic::error("variables are not expanded in `from`").hint(
                     "define a stage with `FROM … AS name`, where global arguments are, and name it",
                 ),
             );
         }
-        return Ok(());
+        return None;
     }
     let invalid = |wanted: &str| {
-        Err(Diagnostic::error(format!(
+        Some(Diagnostic::error(format!(
             "invalid value of `{key}`: wanted {wanted}, found `{value}`"
         )))
     };
     let one_of = |known: &[&'static str]| {
         let lower = value.to_ascii_lowercase();
         if known.contains(&lower.as_str()) {
-            return Ok(());
+            return None;
         }
         let problem = Diagnostic::error(format!("unknown {key} of a mount: `{value}`"));
-        Err(match suggest::closest(value, known) {
+        Some(match suggest::closest(value, known) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None => problem.hint(format!("it is one of {}", known.join(", "))),
         })
@@ -146,8 +144,8 @@ fn check_value(key: &str, value: &str) -> Result<(), Diagnostic> {
         "mode" if !is_number(value, 8) => invalid("an octal number"),
         "uid" | "gid" if !is_number(value, 10) => invalid("a number"),
         "size" if !is_size(value) => invalid("a size such as `64m`"),
-        "target" if is_root(value) => Err(Diagnostic::error("a mount cannot cover `/`")),
-        _ => Ok(()),
+        "target" if is_root(value) => Some(Diagnostic::error("a mount cannot cover `/`")),
+        _ => None,
     }
 }
 

@@ -117,7 +117,7 @@ fn flag_word(text: Part<'_>) -> (FlagWord<'_>, usize) {
     (flag, end)
 }
 
-/// Splits at blanks. The ranges in `atoms` (of the joined line) stay whole.
+/// Splits at blanks. The ranges in `atoms` (of the joined line, ascending) stay whole.
 pub(super) fn split_blanks<'a>(part: Part<'a>, atoms: &[Range<usize>]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let text = part.as_str();
@@ -135,8 +135,8 @@ pub(super) fn split_blanks<'a>(part: Part<'a>, atoms: &[Range<usize>]) -> Vec<Pa
             continue;
         }
         start.get_or_insert(at);
-        if let Some(atom) = atoms.iter().find(|atom| atom.start == base + at) {
-            skip_to = (atom.end - base).min(text.len());
+        if let Ok(atom) = atoms.binary_search_by_key(&(base + at), |atom| atom.start) {
+            skip_to = (atoms[atom].end - base).min(text.len());
         }
     }
     if let Some(start) = start {
@@ -167,7 +167,8 @@ pub(super) fn split_quoted(part: Part<'_>, escape: char) -> Vec<Part<'_>> {
             None if matches!(character, '\'' | '"') => quote = Some(character),
             Some('\'') => {}
             _ if character == escape => {
-                if characters.next().is_none() {
+                let escaped = characters.next();
+                if escaped.is_none() {
                     end = at;
                 }
             }
