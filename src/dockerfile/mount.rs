@@ -7,7 +7,7 @@
 use super::{MountFlag, Word, suggest};
 use crate::vocab::{Diagnostic, Span, Spanned};
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "type",
     "from",
     "source",
@@ -26,6 +26,7 @@ const KEYS: [&str; 18] = [
     "mode",
     "uid",
     "gid",
+    "env",
 ];
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 const SHARINGS: [&str; 3] = ["shared", "private", "locked"];
