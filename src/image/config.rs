@@ -30,11 +30,15 @@ pub struct ImageConfig {
     pub os_features: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub config: ContainerConfig,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub rootfs: RootFs,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub history: Vec<History>,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -97,7 +101,11 @@ pub struct ContainerConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HealthConfig {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub test: Vec<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub interval: i64,
@@ -113,7 +121,7 @@ pub struct HealthConfig {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", default = "layers")]
     pub kind: String,
     #[serde(default, deserialize_with = "null_is_empty")]
     pub diff_ids: Vec<String>,
@@ -122,7 +130,7 @@ pub struct RootFs {
 impl Default for RootFs {
     fn default() -> RootFs {
         RootFs {
-            kind: "layers".to_owned(),
+            kind: layers(),
             diff_ids: Vec::new(),
         }
     }
@@ -142,6 +150,11 @@ pub struct History {
     pub empty_layer: bool,
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// The only kind of `rootfs` there is.
+fn layers() -> String {
+    "layers".to_owned()
 }
 
 fn is_zero(value: &i64) -> bool {
