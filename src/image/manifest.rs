@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::media::{
-    DOCKER_CONFIG, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST,
-    is_layer,
+    DOCKER_CONFIG, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, MANIFEST_TYPES, OCI_CONFIG, OCI_INDEX,
+    OCI_MANIFEST, is_layer,
 };
 use super::{ImageConfig, ImageError};
 use crate::vocab::{Descriptor, DiffId, Digest, Platform};
@@ -51,7 +51,7 @@ pub fn parse_manifest(bytes: &[u8], media_type: Option<&str>) -> Result<Manifest
     let inside = document.get("mediaType").and_then(Value::as_str);
     let outside = media_type
         .map(|text| text.split(';').next().unwrap_or(text).trim())
-        .filter(|text| KNOWN.contains(text));
+        .filter(|text| MANIFEST_TYPES.contains(text));
     if let (Some(inside), Some(outside)) = (inside, outside)
         && inside != outside
     {
@@ -110,13 +110,6 @@ impl ImageConfig {
         })
     }
 }
-
-const KNOWN: [&str; 4] = [
-    OCI_INDEX,
-    OCI_MANIFEST,
-    DOCKER_MANIFEST_LIST,
-    DOCKER_MANIFEST,
-];
 
 fn image(document: Value) -> Result<Manifest, ImageError> {
     let manifest: oci::ImageManifest = typed("manifest", document)?;

@@ -1,10 +1,43 @@
 //! A Dockerfile, arguments and base configs become a plain graph of steps. Nothing after this room sees Dockerfile text.
 //!
-//! Pure. Planning is asked again with more bases until it has all it needs (see [`plan`]).
+//! Pure. Planning is asked again with more bases until it has all it needs (see [`plan`]). The order of things: `planner`, `stages`
+//! (what FROM names), `reach` (what the target needs), `build` (one stage), and a file for each kind of instruction.
+//!
+//! The rules are BuildKit's. Where this room differs, it does so on purpose, by an error in the place of a guess:
+//! - several sources of COPY or ADD with a destination that does not end in `/` (there: the last file wins, or all go into a
+//!   directory that happens to exist);
+//! - `--chown=USER:` with nothing behind the colon (there: group 0, as for every name that is unknown);
+//! - names of ENV and LABEL, and negative signals, that come out empty or useless after expansion.
+//!
+//! Names of stages are found in any letter case in FROM too. `RUN --mount`, `--device` and `--security=insecure`, ADD of URLs and
+//! repositories, and RUN on a foreign platform are refused where they stand.
 
+mod arguments;
+mod build;
+mod copy;
+mod environment;
+mod gotext;
 mod graph;
+mod metadata;
+mod naming;
+mod owner;
+mod paths;
+mod planner;
+mod ports;
+mod reach;
+mod report;
+mod run;
+mod signal;
+mod stages;
+mod start;
+mod steps;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod words;
 
 pub use graph::{
     Base, BaseKey, BaseLocation, BaseWanted, Chown, Copy, CopyFrom, Graph, HistoryItem, Local, Op,
     Origin, Output, Owner, Run, Script, Step, StepId, Workdir,
 };
+pub use planner::{PlanInputs, Planned, plan};

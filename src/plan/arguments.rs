@@ -1,0 +1,239 @@
+//! Build arguments as given, and the global scope: what FROM lines see, and what a bare `ARG NAME` takes its value from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::PlanInputs;
+use super::environment::Environment;
+use super::report::{Mistake, Report, Reported};
+use super::suggest::nearest;
+use super::words::Words;
+use crate::dockerfile::{ArgDeclaration, Dockerfile, Instruction, InstructionKind};
+use crate::vocab::{Diagnostic, Platform, Spanned};
+
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+const PROXIES: [&str; 5] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
+/// Switches of BuildKit that change nothing here.
+const WITHOUT_EFFECT: [&str; 10] = [
+    "BUILDKIT_BUILD_NAME",
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_GIT_ADVICE",
+    "BUILDKIT_INLINE_CACHE",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_SBOM_SCAN_CONTEXT",
+    "BUILDKIT_SBOM_SCAN_STAGE",
+    "BUILDKIT_SYNTAX",
+];
+
+/// Names whose declaration sets no variable.
+const NO_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// Tells whether `ARG name` sets a variable.
+pub(super) fn is_variable(name: &str) -> bool {
+    !NO_VARIABLES.contains(&name)
+}
+
+/// The values of `--build-arg`, the last one of a name.
+pub(super) struct BuildArgs(BTreeMap<String, String>);
+
+impl BuildArgs {
+    pub(super) fn new(inputs: &PlanInputs) -> Result<BuildArgs, Mistake> {
+        let mut values: BTreeMap<String, String> = inputs.build_args.iter().cloned().collect();
+        match values.get(EPOCH).map(|text| text.as_str()) {
+            // As if it were not given.
+            Some("") => {
+                values.remove(EPOCH);
+            }
+            Some(text) if text.parse::<i64>().is_err() => {
+                return Err(Box::new(Diagnostic::error(format!(
+                    "`{EPOCH}` is not a number of seconds: `{text}`"
+                ))));
+            }
+            Some(_) => {}
+            None => {
+                if let Some(epoch) = inputs.source_date_epoch {
+                    values.insert(EPOCH.to_owned(), epoch.to_string());
+                }
+            }
+        }
+        Ok(BuildArgs(values))
+    }
+
+    /// Returns what was given for `name`.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Returns the name of the host that RUN sees.
+    pub(super) fn hostname(&self) -> String {
+        let given = self.get(HOSTNAME).filter(|name| !name.is_empty());
+        given.unwrap_or("buildkitsandbox").to_owned()
+    }
+
+    /// Returns the proxy variables of RUN, each in both cases. Of two spellings of one name the one in lower case counts.
+    pub(super) fn proxies(&self) -> Vec<(String, String)> {
+        let mut proxies = Vec::new();
+        for name in PROXIES {
+            let given = self
+                .0
+                .iter()
+                .rfind(|(given, _)| given.eq_ignore_ascii_case(name));
+            if let Some((_, value)) = given
+                && !value.is_empty()
+            {
+                proxies.push((name.to_owned(), value.clone()));
+                proxies.push((name.to_lowercase(), value.clone()));
+            }
+        }
+        proxies
+    }
+
+    /// Warns of the arguments that nothing in the Dockerfile, nor in a trigger, declares.
+    pub(super) fn warn_of_unused<'a>(
+        &self,
+        dockerfile: &'a Dockerfile,
+        triggers: impl Iterator<Item = &'a Instruction>,
+        report: &mut Report,
+    ) {
+        let stages = dockerfile.stages.iter();
+        let instructions = stages.flat_map(|stage| &stage.instructions).chain(triggers);
+        let in_stages = instructions.filter_map(|instruction| match &instruction.kind {
+            InstructionKind::Arg(list) => Some(list),
+            _ => None,
+        });
+        let global = dockerfile.global_args.iter().map(|list| &list.value);
+        let declared: BTreeSet<&str> = in_stages
+            .chain(global)
+            .flatten()
+            .map(|argument| argument.name.value.as_str())
+            .collect();
+        for name in self.0.keys() {
+            let is_proxy = PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
+            let known = [EPOCH, HOSTNAME].contains(&name.as_str())
+                || is_proxy
+                || PLATFORM_ARGS.contains(&name.as_str());
+            if known || declared.contains(name.as_str()) {
+                continue;
+            }
+            if WITHOUT_EFFECT.contains(&name.as_str()) {
+                report.add(Diagnostic::warning(format!(
+                    "build argument `{name}` has no effect on this builder"
+                )));
+                continue;
+            }
+            let warning = Diagnostic::warning(format!(
+                "build argument `{name}` is not used: no ARG declares it"
+            ));
+            report.add(match nearest(name, declared.iter().copied()) {
+                Some(known) => warning.hint(format!("did you mean `{known}`?")),
+                None => warning,
+            });
+        }
+    }
+}
+
+const PLATFORM_ARGS: [&str; 11] = [
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDOSVERSION",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETOSVERSION",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
+
+/// The variables before the first FROM.
+#[derive(Clone, Default)]
+pub(super) struct Globals {
+    pub(super) values: Environment,
+    declared: BTreeSet<String>,
+}
+
+impl Globals {
+    /// Evaluates the global ARGs. Without `build_args`: with their defaults alone, as a lint wants it.
+    pub(super) fn new(
+        dockerfile: &Dockerfile,
+        build_args: Option<&BuildArgs>,
+        host: &Platform,
+        target: &Platform,
+        target_stage: &str,
+        report: &mut Report,
+    ) -> Globals {
+        let given = |name: &str| build_args.and_then(|arguments| arguments.get(name));
+        let mut globals = Globals::default();
+        let automatic = platform_values(host)
+            .into_iter()
+            .chain(platform_values(target))
+            .chain([target_stage.to_owned()]);
+        for (name, value) in PLATFORM_ARGS.iter().zip(automatic) {
+            globals.values.set(name, given(name).unwrap_or(&value));
+        }
+        for Spanned { value: list, .. } in &dockerfile.global_args {
+            for argument in list {
+                // A mistake in one must not hide those in the others.
+                let value =
+                    globals.evaluate(argument, given(&argument.name.value), dockerfile, report);
+                if let Ok(Some(value)) = value {
+                    globals.values.set(&argument.name.value, &value);
+                }
+                globals.declared.insert(argument.name.value.clone());
+            }
+        }
+        globals
+    }
+
+    /// Tells whether FROM may use the name: it has a value, or an ARG declares it.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.values.get(name).is_some() || self.declared.contains(name)
+    }
+
+    /// Returns every name that FROM may use.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let declared = self.declared.iter().map(String::as_str);
+        self.values.names().chain(declared)
+    }
+
+    fn evaluate(
+        &self,
+        argument: &ArgDeclaration,
+        given: Option<&str>,
+        dockerfile: &Dockerfile,
+        report: &mut Report,
+    ) -> Result<Option<String>, Reported> {
+        if let Some(given) = given {
+            return Ok(Some(given.to_owned()));
+        }
+        let Some(default) = &argument.default else {
+            return Ok(None);
+        };
+        let words = Words {
+            escape: dockerfile.escape,
+            values: &self.values,
+            declared: &|_| true,
+            at: None,
+        };
+        words.one(default, report).map(Some)
+    }
+}
+
+fn platform_values(platform: &Platform) -> [String; 5] {
+    [
+        platform.to_string(),
+        platform.os.clone(),
+        platform.os_version.clone().unwrap_or_default(),
+        platform.architecture.clone(),
+        platform.variant.clone().unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,210 @@
+//! One call from Dockerfile to graph.
+//!
+//! Per platform: the global scope, the FROM lines, what the target needs, then one stage after the other. The platforms share
+//! one table of steps.
+
+use std::collections::BTreeMap;
+
+use super::arguments::{BuildArgs, Globals};
+use super::build::build;
+use super::reach::Reach;
+use super::report::{Report, Reported};
+use super::stages::{Stages, check_defaults, check_references};
+use super::start::State;
+use super::steps::Steps;
+use super::{Base, BaseKey, BaseWanted, Graph, Output};
+use crate::dockerfile::Dockerfile;
+use crate::vocab::{Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
+
+/// Everything besides the Dockerfile that a plan depends on.
+pub struct PlanInputs<'a> {
+    /// The stage to build; `None` is the last one.
+    pub target: Option<&'a str>,
+    pub build_args: &'a [(String, String)],
+    pub labels: &'a [(String, String)],
+    /// Empty: the host's, and then an image keeps the platform that its base says it is for.
+    pub platforms: &'a [Platform],
+    pub host: Platform,
+    pub named_contexts: &'a [(String, NamedContext)],
+    pub add_hosts: &'a [(String, String)],
+    /// `Host` is also the leave for `RUN --network=host`.
+    pub network: NetworkMode,
+    pub shm_size: u64,
+    pub ulimits: &'a [Ulimit],
+    pub no_cache: bool,
+    /// Names of stages, in any letter case.
+    pub no_cache_filter: &'a [String],
+    /// As the environment has it; a build argument of that name goes before it.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// What planning comes to.
+#[derive(Debug)]
+pub enum Planned {
+    /// Fetch these and plan again. The warnings that come with it come again: show those of the last call only.
+    Wanted(Vec<BaseWanted>),
+    Ready(Graph),
+}
+
+/// What the planning of one stage reads.
+pub(super) struct Planning<'a> {
+    pub(super) inputs: &'a PlanInputs<'a>,
+    pub(super) escape: char,
+    pub(super) build_args: &'a BuildArgs,
+    pub(super) globals: &'a Globals,
+    pub(super) stages: &'a Stages<'a>,
+    pub(super) bases: &'a BTreeMap<BaseKey, Base>,
+    pub(super) finished: BTreeMap<usize, State>,
+}
+
+/// Plans a build, or says which bases it must know first. All that can be named are asked for at once; triggers of a base
+/// (ONBUILD) may name more in the next round. The warnings come with the answer; errors come with the warnings.
+///
+/// `dockerfile` has at least one stage, as everything that the parser passes has.
+pub fn plan(
+    dockerfile: &Dockerfile,
+    inputs: &PlanInputs,
+    bases: &BTreeMap<BaseKey, Base>,
+) -> Result<(Planned, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let planned = plan_all(dockerfile, inputs, bases, &mut report);
+    match (planned, report.finish()) {
+        (Ok(planned), Ok(warnings)) => Ok((planned, warnings)),
+        (_, Err(errors)) => Err(errors),
+        (Err(Reported), Ok(_)) => {
+            unreachable!("`Reported` is made only where an error is reported")
+        }
+    }
+}
+
+fn plan_all(
+    dockerfile: &Dockerfile,
+    inputs: &PlanInputs,
+    bases: &BTreeMap<BaseKey, Base>,
+    report: &mut Report,
+) -> Result<Planned, Reported> {
+    let Some(last) = dockerfile.stages.last() else {
+        return Err(report.refuse(Diagnostic::error("the Dockerfile has no FROM")));
+    };
+    let build_args = report.take(BuildArgs::new(inputs))?;
+    let last = last
+        .from
+        .value
+        .name
+        .as_ref()
+        .map(|name| name.value.as_str());
+    let target_name = inputs.target.filter(|name| !name.is_empty()).or(last);
+    let target_name = target_name.unwrap_or("default");
+    let implied = [inputs.host.clone()];
+    let platforms = match inputs.platforms {
+        [] => &implied,
+        given => given,
+    };
+
+    let mut targets = Vec::with_capacity(platforms.len());
+    let mut wanted: Vec<BaseWanted> = Vec::new();
+    for platform in platforms {
+        let globals = |build_args: Option<&BuildArgs>, report: &mut Report| {
+            Globals::new(
+                dockerfile,
+                build_args,
+                &inputs.host,
+                platform,
+                target_name,
+                report,
+            )
+        };
+        // What is wrong with the defaults alone is wrong only if they are used.
+        check_defaults(dockerfile, &globals(None, &mut Report::default()), report);
+        let globals = globals(Some(&build_args), report);
+        let stages = Stages::new(dockerfile, inputs, &globals, platform, report)?;
+        check_references(&stages, report);
+        let target = report.take(stages.target(inputs.target))?;
+        let reach = Reach::new(&stages, target, bases, report)?;
+        for base in &reach.wanted {
+            if !wanted.iter().any(|known| known.key == base.key) {
+                wanted.push(base.clone());
+            }
+        }
+        targets.push((globals, stages, target, reach));
+    }
+    let fired = targets
+        .iter()
+        .flat_map(|(_, _, _, reach)| reach.stages.values().flatten());
+    build_args.warn_of_unused(dockerfile, fired, report);
+    if report.has_errors() {
+        return Err(Reported);
+    }
+    if !wanted.is_empty() {
+        return Ok(Planned::Wanted(wanted));
+    }
+
+    let mut steps = Steps::default();
+    let mut outputs = Vec::with_capacity(targets.len());
+    for (globals, stages, target, reach) in &targets {
+        let mut planning = Planning {
+            inputs,
+            escape: dockerfile.escape,
+            build_args: &build_args,
+            globals,
+            stages,
+            bases,
+            finished: BTreeMap::new(),
+        };
+        // Stages use earlier ones only, so their order is one in which each finds what it needs.
+        for (&at, fired) in &reach.stages {
+            let finished = build(&planning, at, fired, &mut steps, report);
+            planning.finished.insert(at, finished);
+        }
+        outputs.push(output(planning, *target, inputs));
+    }
+    if report.has_errors() {
+        return Err(Reported);
+    }
+    let (steps, origins) = steps.finish();
+    Ok(Planned::Ready(Graph {
+        steps,
+        origins,
+        outputs,
+    }))
+}
+
+fn output(mut planning: Planning, target: usize, inputs: &PlanInputs) -> Output {
+    let stage = &planning.stages.list[target];
+    let finished = planning
+        .finished
+        .remove(&target)
+        .expect("the target needs itself");
+    let mut config = finished.config;
+    for (name, value) in inputs.labels {
+        config.config.labels.insert(name.clone(), value.clone());
+    }
+    let wanted = &planning.stages.target_platform();
+    if !inputs.platforms.is_empty() {
+        // A platform that was asked for is what the image says, whatever its base said.
+        let same = config.os == wanted.os && config.architecture == wanted.architecture;
+        config.os.clone_from(&wanted.os);
+        config.architecture.clone_from(&wanted.architecture);
+        if wanted.variant.is_some() || !same {
+            config.variant.clone_from(&wanted.variant);
+        }
+        if wanted.os_version.is_some() || !same {
+            config.os_version.clone_from(&wanted.os_version);
+        }
+    }
+    let platform = config.platform().unwrap_or_else(|| (*wanted).clone());
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
+    config.variant.clone_from(&platform.variant);
+    let others = planning.finished.iter();
+    Output {
+        platform,
+        stage: stage.name().unwrap_or("default").to_owned(),
+        root: finished.root,
+        config,
+        history: finished.history,
+        stages: others
+            .map(|(&at, other)| (planning.stages.label(at), other.root))
+            .collect(),
+    }
+}
