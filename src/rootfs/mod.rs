@@ -1,1 +1,47 @@
 //! A step's file tree: layers applied to directories, stacked by overlayfs, and what changed read back.
+//!
+//! ```text
+//! layer (tar) ── apply_layer ──> layer directory ─┐
+//!                                 layer directory ─┼─ mount_overlay ──> Tree (the merged root) ── write_tree, export_tree
+//!                    upper directory (fresh) ──────┘                        │ lookup_user, make_dirs, extract_archive
+//!                    upper directory <──────── RUN and COPY write through ──┘
+//!                          └── write_layer ──> layer (tar)
+//! ```
+//!
+//! A *layer directory* is in overlayfs' own form: a deleted name is a character device 0:0, a directory that hides what is
+//! below it has the attribute `user.overlay.opaque`. Mounts always say `userxattr`, as real root too, so that there is one
+//! form on disk; an upper directory becomes a layer directory as it is. Owners, modes, attributes and devices are real.
+//!
+//! The process is root, or root of its own user and mount namespace. Contents are hostile everywhere: a path from an archive
+//! or an image is resolved beneath its root by the kernel, never by comparing text. What this room does not do: run
+//! processes, choose directories, keep records, compress or hash.
+
+mod apply;
+mod diff;
+mod error;
+mod export;
+mod extract;
+mod lower;
+mod overlay;
+mod parcel;
+mod remove;
+mod resolve;
+mod stat;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod unpack;
+mod users;
+mod walk;
+mod xattr;
+
+pub use apply::{Applied, apply_layer};
+pub use diff::{DiffStats, write_layer};
+pub use error::{RootfsError, UserError};
+pub use export::{ExportStats, export_tree, write_tree};
+pub use extract::extract_archive;
+pub use overlay::{MAX_LOWERS, mount_overlay, write_stub_layer};
+pub use remove::{remove_tree, tree_size};
+pub use stat::{FileKind, Stat};
+pub use tree::Tree;
+pub use users::{Owner, User, lookup_owner, lookup_user};

@@ -1,0 +1,112 @@
+//! What can go wrong with a file tree. Each error names the path and what was being done to it; paths inside a tree are shown
+//! from its root.
+
+use std::io;
+
+use crate::layer::TarError;
+
+/// Why a tree could not be made, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    #[error("cannot {verb} `{path}`")]
+    Io {
+        verb: &'static str,
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    /// The archive itself, not what it asks for.
+    #[error("cannot unpack the archive")]
+    Archive(#[from] TarError),
+    /// An entry that is well formed and cannot be meant.
+    #[error("archive entry `{path}` {problem}")]
+    Entry { path: String, problem: &'static str },
+    /// The kernel knows no such owner here: a user namespace maps fewer ids than the tree needs.
+    #[error("cannot give `{path}` to owner {uid}:{gid}: no such id in this user namespace")]
+    Owner {
+        path: String,
+        uid: u32,
+        gid: u32,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`{path}` is not a directory")]
+    NotADirectory { path: String },
+    #[error("`{path}` is not a regular file")]
+    NotAFile { path: String },
+    #[error("`{path}` is larger than {limit} bytes")]
+    TooLarge { path: String, limit: usize },
+    /// Applied elsewhere, such a name would delete something.
+    #[error("`{path}` cannot be in a layer: a name that begins with `.wh.` means a deletion there")]
+    WhiteoutName { path: String },
+    #[error("{count} layers are more than overlayfs can stack: at most {limit}", limit = super::MAX_LOWERS)]
+    TooManyLayers { count: usize },
+    #[error("cannot mount an overlay: {step}{log}")]
+    Mount {
+        step: &'static str,
+        /// What the kernel said besides the error number; empty, or begins with `: `.
+        log: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Why a user or group has no number.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    #[error("no user `{0}` in the image's /etc/passwd")]
+    NoUser(String),
+    #[error("no group `{0}` in the image's /etc/group")]
+    NoGroup(String),
+    #[error("`{0}` is not a user id: the largest is 4294967294")]
+    TooLarge(String),
+    #[error("cannot look up `{name}`")]
+    Read {
+        name: String,
+        #[source]
+        source: Box<RootfsError>,
+    },
+}
+
+/// Adds the verb and the path that an error number lacks.
+pub(super) trait During<T> {
+    fn during(self, verb: &'static str, path: impl AsRef<[u8]>) -> Result<T, RootfsError>;
+}
+
+impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
+    fn during(self, verb: &'static str, path: impl AsRef<[u8]>) -> Result<T, RootfsError> {
+        self.map_err(|error| RootfsError::Io {
+            verb,
+            path: shown(path.as_ref()),
+            source: error.into(),
+        })
+    }
+}
+
+/// Returns a path of a tree as it is shown: from the root.
+pub(super) fn rooted(path: &[u8]) -> Vec<u8> {
+    let mut rooted = Vec::with_capacity(path.len() + 1);
+    if path.first() != Some(&b'/') {
+        rooted.push(b'/');
+    }
+    rooted.extend_from_slice(path);
+    rooted
+}
+
+/// Returns text that can be printed: control characters and bytes that are no UTF-8 are escaped.
+pub(super) fn shown(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        text.push_str(&chunk.invalid().escape_ascii().to_string());
+    }
+    text
+}

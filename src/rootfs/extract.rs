@@ -1,0 +1,40 @@
+//! An archive that `ADD` names is unpacked into a step's root.
+
+use std::io::Read;
+
+use super::apply::Applied;
+use super::error::{During, RootfsError};
+use super::parcel;
+use super::tree::Tree;
+use super::unpack::{Rules, Unpacker};
+use super::xattr::Naming;
+
+/// Unpacks an uncompressed archive into the directory `destination`, which is made where it is missing (with `owner`, like
+/// every entry; directories that the archive only implies are root's).
+///
+/// Links in `destination` and in the parents of entries are followed inside the root; what an entry itself replaces is not
+/// followed: a directory of the archive takes the place of a link. Existing directories are merged with and get the archive's
+/// metadata, except `destination` itself. A name such as `.wh.x` is a plain file here. `tar` is read to its end.
+pub fn extract_archive(
+    tar: &mut dyn Read,
+    root: &Tree,
+    destination: &[u8],
+    owner: Option<(u32, u32)>,
+) -> Result<Applied, RootfsError> {
+    root.make_dirs(destination, owner.unwrap_or((0, 0)), 0o755, None)?;
+    let mut base = destination;
+    while let Some(shorter) = base.strip_prefix(b"/") {
+        base = shorter;
+    }
+    while let Some(shorter) = base.strip_suffix(b"/") {
+        base = shorter;
+    }
+    let rules = Rules {
+        base: base.to_vec(),
+        layer: false,
+        owner,
+        naming: Naming::of(root.as_fd()).during("examine", "/")?,
+    };
+    let root = root.as_fd().try_clone_to_owned().during("open", "/")?;
+    parcel::unpack(tar, Unpacker::new(root, rules))
+}

@@ -1,0 +1,128 @@
+//! The room's tests that need mounts: layers and trees against the kernel's own overlay.
+
+mod archive;
+mod hostile;
+mod layers;
+mod mounts;
+mod property;
+mod snapshot;
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::*;
+use crate::layer::LayerWriter;
+use crate::vocab::{Cancel, Compression};
+
+/// Set in the copy of this program that runs in a user namespace.
+const IN_NAMESPACE: &str = "BUILDER_TEST_ROOTFS_IN_NAMESPACE";
+
+/// Tells whether overlays can be mounted here; if not, says that `test` did not run, or fails where it has to.
+fn can_mount(test: &str) -> bool {
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    match mount_overlay(
+        &[room.dir("lower")],
+        Some((&room.dir("upper"), &room.dir("work"))),
+    ) {
+        Ok(_) => true,
+        Err(error) => not_run(test, &error.to_string()),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a test that does not run has to be seen"
+)]
+fn not_run(test: &str, reason: &str) -> bool {
+    let required = std::env::var_os("BUILDER_TEST_REQUIRE_ALL").is_some_and(|value| value == "1");
+    assert!(!required, "{test} cannot run: {reason}");
+    eprintln!("NOT RUN: {test}: {reason}");
+    false
+}
+
+/// Directories of one test.
+struct Room(PathBuf);
+
+impl Room {
+    fn new(path: &Path) -> Room {
+        Room(path.to_owned())
+    }
+
+    /// Returns a directory, made where it is missing.
+    fn dir(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Mounts `lowers` under the fresh upper directory `name`.
+    fn writable(&self, lowers: &[PathBuf], name: &str) -> (Tree, PathBuf) {
+        let upper = self.dir(name);
+        let work = self.dir(&format!("{name}.work"));
+        let root = mount_overlay(lowers, Some((&upper, &work))).unwrap();
+        (Tree::from_fd(root), upper)
+    }
+
+    fn apply(&self, tar: &[u8], name: &str) -> PathBuf {
+        let dir = self.dir(name);
+        apply_layer(&mut &tar[..], &dir).unwrap();
+        dir
+    }
+}
+
+fn read_only(lowers: &[PathBuf]) -> Tree {
+    Tree::from_fd(mount_overlay(lowers, None).unwrap())
+}
+
+/// Returns a path by which the standard library reaches into a tree.
+fn inside(tree: &Tree, path: &str) -> PathBuf {
+    let root = format!("/proc/self/fd/{}", tree.as_fd().as_fd().as_raw_fd());
+    Path::new(&root).join(path)
+}
+
+/// Returns the layer of an upper directory, uncompressed.
+fn diff(upper: &Path, lowers: &[PathBuf]) -> (Vec<u8>, DiffStats) {
+    try_diff(upper, lowers).unwrap()
+}
+
+fn try_diff(upper: &Path, lowers: &[PathBuf]) -> Result<(Vec<u8>, DiffStats), RootfsError> {
+    let mut out = LayerWriter::new(Vec::new(), Compression::Uncompressed, 1);
+    let stats = write_layer(upper, lowers, &mut out, &Cancel::new())?;
+    Ok((out.finish().unwrap().0, stats))
+}
+
+/// Every test of the room once more as the root of a user namespace with one id, which is what most users are.
+#[test]
+fn all_of_it_holds_in_a_user_namespace() {
+    if std::env::var_os(IN_NAMESPACE).is_some() {
+        return;
+    }
+    let test = "all_of_it_holds_in_a_user_namespace";
+    let unshare = ["--user", "--map-root-user", "--mount"];
+    let probe = Command::new("unshare").args(unshare).arg("true").output();
+    match probe {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            not_run(test, &String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        Err(error) => {
+            not_run(test, &format!("unshare: {error}"));
+            return;
+        }
+    }
+    let output = Command::new("unshare")
+        .args(unshare)
+        .arg(std::env::current_exe().unwrap())
+        .args(["rootfs::", "--test-threads=2"])
+        .env(IN_NAMESPACE, "1")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}

@@ -1,0 +1,174 @@
+//! What the mount itself promises.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::super::*;
+use super::{Room, can_mount, inside, read_only};
+
+fn lowers(room: &Room, count: usize, name: &dyn Fn(usize) -> String) -> Vec<PathBuf> {
+    let mut lowers = Vec::new();
+    for number in 0..count {
+        let dir = room.dir(&name(number));
+        fs::write(dir.join("which"), number.to_string()).unwrap();
+        fs::write(dir.join(format!("only-{number}")), "").unwrap();
+        lowers.push(dir);
+    }
+    lowers
+}
+
+fn check_stack(tree: &Tree, count: usize) {
+    let which = (count - 1).to_string();
+    assert_eq!(
+        tree.read_small(b"which", 100).unwrap().unwrap(),
+        which.as_bytes()
+    );
+    for number in [0, count / 2, count - 1] {
+        assert!(
+            tree.stat(format!("only-{number}").as_bytes(), false)
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+#[test]
+fn any_number_of_layers_is_stacked_in_order() {
+    if !can_mount("any_number_of_layers_is_stacked_in_order") {
+        return;
+    }
+    for count in [1, 2, 3, 127, 300] {
+        let host = tempfile::tempdir().unwrap();
+        let room = Room::new(host.path());
+        let lowers = lowers(&room, count, &|number| format!("layer-{number}"));
+        let tree = read_only(&lowers);
+        check_stack(&tree, count);
+        assert!(fs::write(inside(&tree, "new"), "").is_err());
+        let (tree, upper) = room.writable(&lowers, "upper");
+        check_stack(&tree, count);
+        fs::write(inside(&tree, "new"), "").unwrap();
+        assert!(upper.join("new").exists());
+    }
+    let none: Tree = read_only(&[]);
+    assert_eq!(fs::read_dir(inside(&none, ".")).unwrap().count(), 0);
+    let many = vec![PathBuf::from("/"); MAX_LOWERS + 1];
+    assert!(matches!(
+        mount_overlay(&many, None),
+        Err(RootfsError::TooManyLayers { count: 501 })
+    ));
+}
+
+#[test]
+fn a_deletion_in_the_only_layer_is_not_seen() {
+    if !can_mount("a_deletion_in_the_only_layer_is_not_seen") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let tar = super::archive::Archive::new()
+        .file(".wh.gone", "")
+        .file("here", "")
+        .finish();
+    let tree = read_only(&[room.apply(&tar, "layer")]);
+    assert_eq!(tree.stat(b"gone", false).unwrap(), None);
+    assert!(tree.stat(b"here", false).unwrap().is_some());
+}
+
+#[test]
+fn odd_and_long_names_of_layer_directories_are_fine() {
+    if !can_mount("odd_and_long_names_of_layer_directories_are_fine") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let long = "x".repeat(200);
+    let name = |number| format!("a:b,c\\d\"e {long}/{long}/{number}");
+    let lowers = lowers(&room, 3, &name);
+    check_stack(&read_only(&lowers), 3);
+    let (tree, _) = room.writable(&lowers, "u:p,p\\er");
+    check_stack(&tree, 3);
+}
+
+#[test]
+fn kernels_that_take_one_text_for_all_layers_are_served() {
+    if !can_mount("kernels_that_take_one_text_for_all_layers_are_served") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let long = "x".repeat(200);
+    let lowers = lowers(&room, 200, &|number| format!("{long}:,{number}"));
+    let (upper, work) = (room.dir("upper"), room.dir("work"));
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let here = std::env::current_dir().unwrap();
+    for writable in [None, Some((upper.as_path(), work.as_path()))] {
+        let tree = Tree::from_fd(overlay::mount_in_old_way(&lowers, writable).unwrap());
+        check_stack(&tree, 200);
+        assert_eq!(
+            fs::write(inside(&tree, "new"), "").is_ok(),
+            writable.is_some()
+        );
+    }
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    assert_eq!(std::env::current_dir().unwrap(), here);
+}
+
+#[test]
+fn the_same_upper_directory_can_be_mounted_again() {
+    if !can_mount("the_same_upper_directory_can_be_mounted_again") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    for round in 0..3 {
+        let (tree, _) = room.writable(&[room.dir("lower")], "upper");
+        fs::write(inside(&tree, &format!("{round}")), "").unwrap();
+        assert_eq!(fs::read_dir(inside(&tree, ".")).unwrap().count(), round + 1);
+    }
+    remove_tree(&host.path().join("upper.work")).unwrap();
+}
+
+#[test]
+fn nothing_is_mounted_and_nothing_is_left() {
+    if !can_mount("nothing_is_mounted_and_nothing_is_left") {
+        return;
+    }
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let tree = read_only(&[room.dir("lower")]);
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    drop(tree);
+    // A mount on it would make this fail.
+    fs::remove_dir(host.path().join("lower")).unwrap();
+}
+
+#[test]
+fn a_missing_layer_is_named() {
+    let error = mount_overlay(&[PathBuf::from("/nowhere/layer")], None).unwrap_err();
+    assert_eq!(error.to_string(), "cannot open `/nowhere/layer`");
+}
+
+#[test]
+fn the_stub_layer_has_the_mount_points_and_is_always_the_same() {
+    let host = tempfile::tempdir().unwrap();
+    if !rustix::process::geteuid().is_root() {
+        super::not_run(
+            "the_stub_layer_has_the_mount_points_and_is_always_the_same",
+            "needs root's ids",
+        );
+        return;
+    }
+    let (one, two) = (host.path().join("one"), host.path().join("two"));
+    for dir in [&one, &two] {
+        write_stub_layer(dir).unwrap();
+    }
+    let shown = |dir: &Path| super::snapshot::snapshot(&Tree::open(dir).unwrap());
+    let stub = shown(&one);
+    assert_eq!(stub, shown(&two));
+    let names: Vec<_> = stub.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        ["dev", "etc", "etc/hosts", "etc/resolv.conf", "proc", "sys"]
+    );
+}

@@ -1,0 +1,202 @@
+//! Whatever a step does to its root, the layer that is made of it does the same when it is applied.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::path::Path;
+
+use proptest::prelude::*;
+use rustix::fs::{FileType, Mode, XattrFlags};
+
+use super::super::*;
+use super::snapshot::{snapshot, without_links};
+use super::{Room, can_mount, diff, inside, read_only};
+
+/// One thing that a command may do. Most are tried on paths where they fail; that is as good.
+#[derive(Clone, Debug)]
+enum Edit {
+    Write(String, u8),
+    /// Opened for writing, and nothing written.
+    Open(String),
+    MakeDirectory(String),
+    Remove(String),
+    /// Removed and made again, empty.
+    Remake(String),
+    Rename(String, String),
+    Symlink(String, String),
+    HardLink(String, String),
+    Chmod(String, u32),
+    Chown(String, u32),
+    Touch(String, u32),
+    Xattr(String, &'static str, u8),
+    Capability(String),
+    Fifo(String),
+    Device(String, u32),
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec!["a", "b", "c", "d"]);
+    prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"))
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let modes = prop::sample::select(vec![0o755, 0o644, 0o4755, 0o2755, 0o1777, 0o000, 0o600]);
+    let names = prop::sample::select(vec![
+        "user.x",
+        "user.overlay.opaque",
+        "user.overlay.whiteout",
+        "user.overlay.origin",
+    ]);
+    prop_oneof![
+        4 => (path(), 0..4_u8).prop_map(|(path, seed)| Edit::Write(path, seed)),
+        2 => path().prop_map(Edit::Open),
+        4 => path().prop_map(Edit::MakeDirectory),
+        2 => path().prop_map(Edit::Remove),
+        2 => path().prop_map(Edit::Remake),
+        3 => (path(), path()).prop_map(|(from, to)| Edit::Rename(from, to)),
+        2 => (path(), path()).prop_map(|(path, target)| Edit::Symlink(path, target)),
+        3 => (path(), path()).prop_map(|(from, to)| Edit::HardLink(from, to)),
+        2 => (path(), modes).prop_map(|(path, mode)| Edit::Chmod(path, mode)),
+        2 => (path(), 0..3_u32).prop_map(|(path, id)| Edit::Chown(path, id)),
+        2 => (path(), any::<u32>()).prop_map(|(path, time)| Edit::Touch(path, time)),
+        2 => (path(), names, any::<u8>()).prop_map(|(path, name, value)| Edit::Xattr(path, name, value)),
+        1 => path().prop_map(Edit::Capability),
+        1 => path().prop_map(Edit::Fifo),
+        1 => (path(), 0..3_u32).prop_map(|(path, minor)| Edit::Device(path, minor)),
+    ]
+}
+
+/// Does what an edit says; the answer is of no interest.
+fn make(tree: &Tree, edit: &Edit) -> Option<()> {
+    let at = |path: &str| inside(tree, path);
+    let remove = |path: &Path| match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    match edit {
+        // Not into FIFOs and devices: opening them waits or acts.
+        Edit::Write(path, _) | Edit::Open(path) => {
+            if let Ok(found) = fs::metadata(at(path))
+                && !found.is_file()
+            {
+                return None;
+            }
+            match edit {
+                Edit::Write(_, seed) => {
+                    fs::write(at(path), vec![*seed; usize::from(*seed) * 3000]).ok()
+                }
+                _ => fs::File::options()
+                    .append(true)
+                    .open(at(path))
+                    .ok()
+                    .map(drop),
+            }
+        }
+        Edit::MakeDirectory(path) => fs::create_dir_all(at(path)).ok(),
+        Edit::Remove(path) => remove(&at(path)).ok(),
+        Edit::Remake(path) => {
+            remove(&at(path)).ok()?;
+            fs::create_dir(at(path)).ok()
+        }
+        Edit::Rename(from, to) => fs::rename(at(from), at(to)).ok(),
+        Edit::Symlink(path, target) => symlink(target, at(path)).ok(),
+        Edit::HardLink(from, to) => fs::hard_link(at(from), at(to)).ok(),
+        Edit::Chmod(path, mode) => {
+            fs::set_permissions(at(path), fs::Permissions::from_mode(*mode)).ok()
+        }
+        Edit::Chown(path, id) => lchown(at(path), Some(*id), Some(*id)).ok(),
+        Edit::Touch(path, time) => {
+            let stamp = rustix::fs::Timespec {
+                tv_sec: i64::from(*time) - 1000,
+                tv_nsec: i64::from(*time % 1_000_000_000),
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: stamp,
+                last_modification: stamp,
+            };
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(rustix::fs::CWD, at(path), &times, flags).ok()
+        }
+        Edit::Xattr(path, name, value) => {
+            rustix::fs::lsetxattr(at(path), *name, &[*value], XattrFlags::empty()).ok()
+        }
+        Edit::Capability(path) => {
+            let value = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            rustix::fs::lsetxattr(at(path), "security.capability", &value, XattrFlags::empty()).ok()
+        }
+        Edit::Fifo(path) => {
+            rustix::fs::mknodat(rustix::fs::CWD, at(path), FileType::Fifo, Mode::RUSR, 0).ok()
+        }
+        Edit::Device(path, minor) => {
+            // 0:0 among them: a command cannot forge a deletion.
+            let number = rustix::fs::makedev(*minor, *minor);
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                at(path),
+                FileType::CharacterDevice,
+                Mode::RUSR,
+                number,
+            )
+            .ok()
+        }
+    }
+}
+
+fn check(rounds: &[Vec<Edit>]) {
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let mut lowers = Vec::new();
+    for (round, edits) in rounds.iter().enumerate() {
+        let (tree, upper) = room.writable(&lowers, &format!("upper-{round}"));
+        for edit in edits {
+            make(&tree, edit);
+        }
+        let live = without_links(snapshot(&tree));
+        drop(tree);
+        let (tar, stats) = diff(&upper, &lowers);
+        let applied = room.apply(&tar, &format!("applied-{round}"));
+        let with = |top: &Path| {
+            let mut stack = lowers.clone();
+            stack.push(top.to_owned());
+            snapshot(&read_only(&stack))
+        };
+        let expected = with(&upper);
+        assert_eq!(
+            without_links(expected.clone()),
+            live,
+            "round {round}, mounted again"
+        );
+        assert_eq!(with(&applied), expected, "round {round}, the applied layer");
+        // What was applied says the same again, and against itself nothing.
+        let (again, _) = diff(&applied, &lowers);
+        assert!(
+            again == tar,
+            "round {round}: the layer of the applied layer differs"
+        );
+        if stats.entries == 0 {
+            assert_eq!(
+                snapshot(&read_only(&lowers)),
+                expected,
+                "round {round}, an empty layer"
+            );
+        }
+        // Both forms of a layer have to do as a lower one.
+        lowers.push(if round % 2 == 0 { upper } else { applied });
+    }
+}
+
+#[test]
+fn applying_a_trees_layer_gives_the_tree() {
+    if !can_mount("applying_a_trees_layer_gives_the_tree") {
+        return;
+    }
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    // Each case is a few mounts and some hundred files; more on demand.
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 48;
+    }
+    let rounds = prop::collection::vec(prop::collection::vec(edit(), 1..25), 1..4);
+    proptest!(config, |(rounds in rounds)| check(&rounds));
+}

@@ -1,0 +1,643 @@
+//! Archive entries become files beneath a root.
+//!
+//! In: entries in the archive's order, each file's content after it. Out: files with owner, mode, attributes and times. The
+//! archive is hostile: a parent path is resolved beneath the root by the kernel, the last component is never followed and
+//! always made anew, and what has no meaning in a file tree (a deletion of `..`, a device 0:0) is refused.
+//!
+//! The order of metadata matters: content, owner (which clears setuid and capabilities), mode, attributes, time; a
+//! directory's time at the very end, since each new entry changes it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use crate::layer::{Entry, EntryKind, Mtime};
+
+use super::error::{During, RootfsError, rooted, shown};
+use super::remove::remove_at;
+use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Walker, split_last};
+use super::stat::{FileKind, Stat};
+use super::tree::{
+    from_refused, make_directory, not_a_directory, proc_path, stat_at, stat_of, times,
+};
+use super::xattr::{self, Fate, Naming};
+
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
+const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
+/// Marks of AUFS that nothing reads any more.
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
+/// Parents kept open.
+const PARENTS: usize = 16;
+/// Zeros of at least this length become a hole.
+const HOLE: usize = 32 << 10;
+
+/// What the archive's names and owners mean.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// The root of the archive, as a path beneath the root.
+    pub(super) base: Vec<u8>,
+    /// `.wh.` names are deletions, and the root's own entry is meant.
+    pub(super) layer: bool,
+    /// Whose everything is, instead of the archive's owners.
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) naming: Naming,
+}
+
+/// What was made, and what could not be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    pub entries: u64,
+    /// Of file content.
+    pub bytes: u64,
+    /// Directories that the archive implies and does not describe; they are 0755 0:0.
+    pub implied_directories: u64,
+    /// Device nodes that this user namespace may not make.
+    pub skipped_devices: u64,
+    /// Attributes that the file system or namespace does not take.
+    pub skipped_xattrs: u64,
+}
+
+pub(super) struct Unpacker {
+    root: OwnedFd,
+    rules: Rules,
+    parents: Vec<(Vec<u8>, Arc<OwnedFd>)>,
+    next_parent: usize,
+    file: Option<OpenFile>,
+    directories: Vec<(Vec<u8>, Mtime)>,
+    unpacked: Unpacked,
+}
+
+/// A file whose content is still coming.
+struct OpenFile {
+    file: File,
+    path: Vec<u8>,
+    entry: Entry,
+    size: u64,
+    written: u64,
+    /// The end of the file may not have been written.
+    holes: bool,
+}
+
+impl Unpacker {
+    pub(super) fn new(root: OwnedFd, rules: Rules) -> Unpacker {
+        Unpacker {
+            root,
+            rules,
+            parents: Vec::new(),
+            next_parent: 0,
+            file: None,
+            directories: Vec::new(),
+            unpacked: Unpacked::default(),
+        }
+    }
+
+    /// Makes one entry. A file's content is given to [`Unpacker::content`] next.
+    pub(super) fn entry(&mut self, mut entry: Entry) -> Result<(), RootfsError> {
+        self.finish_file()?;
+        check_path(&entry.path)?;
+        if let Some((uid, gid)) = self.rules.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        self.unpacked.entries += 1;
+        let path = self.place(&entry.path);
+        if entry.path.is_empty() {
+            return self.root_entry(&path, &entry);
+        }
+        let (parent, name) = split_last(&path);
+        if self.rules.layer && name.starts_with(WHITEOUT_PREFIX) {
+            return self.whiteout(&path, parent, name, &entry);
+        }
+        let parent = self.parent(parent)?;
+        let parent = parent.as_fd();
+        match &entry.kind {
+            EntryKind::File { size } => self.file(parent, &path, name, *size, entry.clone()),
+            EntryKind::Directory => self.directory(parent, &path, name, &entry),
+            EntryKind::Symlink { target } => {
+                self.make(parent, &path, name, |parent, name| {
+                    rustix::fs::symlinkat(target, parent, name)
+                })?;
+                self.unpacked.skipped_xattrs += wanted_xattrs(&entry, self.rules.naming);
+                self.finish_node(parent, &path, name, &entry, false)
+            }
+            EntryKind::HardLink { target } => self.hard_link(parent, &path, name, target, &entry),
+            EntryKind::CharDevice { major: 0, minor: 0 } => Err(refuse(
+                &path,
+                "is the device 0:0, which overlayfs takes for a deletion",
+            )),
+            EntryKind::CharDevice { major, minor } => self.device(
+                parent,
+                &path,
+                name,
+                &entry,
+                FileType::CharacterDevice,
+                (*major, *minor),
+            ),
+            EntryKind::BlockDevice { major, minor } => self.device(
+                parent,
+                &path,
+                name,
+                &entry,
+                FileType::BlockDevice,
+                (*major, *minor),
+            ),
+            EntryKind::Fifo => {
+                self.make(parent, &path, name, |parent, name| {
+                    rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0)
+                })?;
+                self.unpacked.skipped_xattrs += wanted_xattrs(&entry, self.rules.naming);
+                self.finish_node(parent, &path, name, &entry, true)
+            }
+        }
+    }
+
+    /// Adds to the content of the last file.
+    pub(super) fn content(&mut self, content: &[u8]) -> Result<(), RootfsError> {
+        // Content of a whiteout means nothing.
+        let Some(open) = &mut self.file else {
+            return Ok(());
+        };
+        if content.len() >= HOLE && content.iter().all(|&byte| byte == 0) {
+            open.holes = true;
+        } else {
+            open.file
+                .write_all_at(content, open.written)
+                .during("write", rooted(&open.path))?;
+        }
+        open.written += content.len() as u64;
+        self.unpacked.bytes += content.len() as u64;
+        Ok(())
+    }
+
+    /// Sets the times of directories and returns the account.
+    pub(super) fn finish(mut self) -> Result<Unpacked, RootfsError> {
+        self.finish_file()?;
+        for (path, mtime) in std::mem::take(&mut self.directories) {
+            let (parent, name) = split_last(&path);
+            let parent = resolve::open_in_root(self.root.as_fd(), parent, PATH_DIRECTORY);
+            let name: &[u8] = if name.is_empty() { b"." } else { name };
+            let directory = parent.and_then(|parent| {
+                Ok(rustix::fs::openat(
+                    parent,
+                    name,
+                    READ_DIRECTORY,
+                    Mode::empty(),
+                )?)
+            });
+            // A later entry may have taken its place.
+            if let Ok(directory) = directory {
+                rustix::fs::futimens(&directory, &times(mtime))
+                    .during("set the time of", rooted(&path))?;
+            }
+        }
+        Ok(self.unpacked)
+    }
+
+    fn place(&self, path: &[u8]) -> Vec<u8> {
+        if self.rules.base.is_empty() {
+            return path.to_vec();
+        }
+        if path.is_empty() {
+            return self.rules.base.clone();
+        }
+        [&self.rules.base, b"/".as_slice(), path].concat()
+    }
+
+    /// The archive's own root: a layer describes the directory that it is applied to, another archive does not.
+    fn root_entry(&mut self, path: &[u8], entry: &Entry) -> Result<(), RootfsError> {
+        if entry.kind != EntryKind::Directory {
+            return Err(refuse(path, "has the root's path and is no directory"));
+        }
+        if !self.rules.layer {
+            return Ok(());
+        }
+        let root = rustix::fs::openat(&self.root, ".", READ_DIRECTORY, Mode::empty())
+            .during("open", "/")?;
+        self.describe(root.as_fd(), path, entry)?;
+        self.directories.push((path.to_vec(), entry.mtime));
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        size: u64,
+        entry: Entry,
+    ) -> Result<(), RootfsError> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = self.make(parent, path, name, |parent, name| {
+            rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        self.file = Some(OpenFile {
+            file: file.into(),
+            path: path.to_vec(),
+            entry,
+            size,
+            written: 0,
+            holes: false,
+        });
+        Ok(())
+    }
+
+    fn finish_file(&mut self) -> Result<(), RootfsError> {
+        let Some(open) = self.file.take() else {
+            return Ok(());
+        };
+        if open.written != open.size {
+            return Err(refuse(&open.path, "has less content than it says"));
+        }
+        if open.holes {
+            open.file
+                .set_len(open.size)
+                .during("set the size of", rooted(&open.path))?;
+        }
+        self.describe(open.file.as_fd(), &open.path, &open.entry)?;
+        rustix::fs::futimens(&open.file, &times(open.entry.mtime))
+            .during("set the time of", rooted(&open.path))
+    }
+
+    fn directory(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<(), RootfsError> {
+        let mut opaque = false;
+        loop {
+            match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+                Ok(()) => break,
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).during("make directory", rooted(path)),
+            }
+            match stat_at(parent, name).during("stat", rooted(path))? {
+                Some(stat) if stat.is_directory() => break,
+                Some(stat) if self.is_whiteout(&stat) => opaque = true,
+                _ => {}
+            }
+            self.clear(parent, path, name)?;
+        }
+        let directory = rustix::fs::openat(parent, name, READ_DIRECTORY, Mode::empty())
+            .during("open", rooted(path))?;
+        if opaque {
+            xattr::set_opaque(&directory).during("mark as opaque", rooted(path))?;
+        }
+        self.describe(directory.as_fd(), path, entry)?;
+        self.directories.push((path.to_vec(), entry.mtime));
+        Ok(())
+    }
+
+    fn device(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        kind: FileType,
+        (major, minor): (u32, u32),
+    ) -> Result<(), RootfsError> {
+        let number = rustix::fs::makedev(major, minor);
+        let made = self.make(parent, path, name, |parent, name| {
+            match rustix::fs::mknodat(parent, name, kind, Mode::RUSR, number) {
+                Ok(()) => Ok(true),
+                // Only the machine's own root may; a process gets its devices from a fresh /dev.
+                Err(Errno::PERM) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })?;
+        if !made {
+            self.unpacked.skipped_devices += 1;
+            return Ok(());
+        }
+        self.unpacked.skipped_xattrs += wanted_xattrs(entry, self.rules.naming);
+        self.finish_node(parent, path, name, entry, true)
+    }
+
+    /// Gives a file another name. The entry's owner, mode and time go to the file that both names mean.
+    fn hard_link(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        target: &[u8],
+        entry: &Entry,
+    ) -> Result<(), RootfsError> {
+        check_path(target)?;
+        let target = self.place(target);
+        if target == path {
+            return Err(refuse(path, "is a hard link to itself"));
+        }
+        let (target_parent, target_name) = split_last(&target);
+        let missing = || refuse(path, "is a hard link to nothing in this archive");
+        let target_parent =
+            match resolve::open_in_root(self.root.as_fd(), target_parent, PATH_DIRECTORY) {
+                Ok(target_parent) => target_parent,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing()),
+                Err(error) => return Err(error).during("open the parent of", rooted(&target)),
+            };
+        let stat = match stat_at(&target_parent, target_name).during("stat", rooted(&target))? {
+            Some(stat) if stat.is_whiteout() => return Err(missing()),
+            Some(stat) if stat.is_directory() => {
+                return Err(refuse(path, "is a hard link to a directory"));
+            }
+            Some(stat) => stat,
+            None => return Err(missing()),
+        };
+        self.make(parent, path, name, |parent, name| {
+            rustix::fs::linkat(&target_parent, target_name, parent, name, AtFlags::empty())
+        })?;
+        let link = rustix::fs::openat(
+            parent,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .during("open", rooted(path))?;
+        if (stat.uid, stat.gid) != (entry.uid, entry.gid) {
+            let handle = proc_path(&link);
+            let capability = match stat.kind {
+                FileKind::File => {
+                    let mut value = [0; 64];
+                    match rustix::fs::getxattr(&handle, xattr::CAPABILITY, &mut value[..]) {
+                        Ok(length) => Some(value[..length].to_vec()),
+                        Err(_) => None,
+                    }
+                }
+                _ => None,
+            };
+            let owner = (
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
+            );
+            rustix::fs::chownat(&link, "", owner.0, owner.1, AtFlags::EMPTY_PATH)
+                .map_err(|error| owner_error(path, entry, error))?;
+            if let Some(value) = capability {
+                rustix::fs::setxattr(&handle, xattr::CAPABILITY, &value, XattrFlags::empty())
+                    .during("set the capabilities of", rooted(path))?;
+            }
+        }
+        if stat.kind != FileKind::Symlink {
+            let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                .during("chmod", rooted(path))?;
+        }
+        rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .during("set the time of", rooted(path))
+    }
+
+    /// A `.wh.` name of a layer. It speaks of lower layers only: what this layer has under the name stays.
+    fn whiteout(
+        &mut self,
+        path: &[u8],
+        parent_path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<(), RootfsError> {
+        if name == OPAQUE_WHITEOUT {
+            let parent = self.parent(parent_path)?;
+            return rustix::fs::openat(&*parent, ".", READ_DIRECTORY, Mode::empty())
+                .map_err(std::io::Error::from)
+                .and_then(xattr::set_opaque)
+                .during("mark as opaque", rooted(parent_path));
+        }
+        if name.starts_with(AUFS_PREFIX) {
+            return Ok(());
+        }
+        let deleted = &name[WHITEOUT_PREFIX.len()..];
+        if matches!(deleted, b"" | b"." | b"..") {
+            return Err(refuse(path, "deletes no name"));
+        }
+        if matches!(entry.kind, EntryKind::Directory) {
+            return Err(refuse(path, "is a deletion and a directory"));
+        }
+        let parent = self.parent(parent_path)?;
+        match stat_at(&*parent, deleted).during("stat", rooted(path))? {
+            None => {
+                // The mode is that of the kernel's own deletion marks.
+                rustix::fs::mknodat(
+                    &*parent,
+                    deleted,
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    0,
+                )
+                .during("make the deletion mark", rooted(path))
+            }
+            Some(stat) if stat.is_directory() => {
+                let flags = READ_DIRECTORY;
+                rustix::fs::openat(&*parent, deleted, flags, Mode::empty())
+                    .map_err(std::io::Error::from)
+                    .and_then(xattr::set_opaque)
+                    .during("mark as opaque", rooted(path))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Returns the directory that holds an entry. What is missing is made as root's, 0755.
+    fn parent(&mut self, path: &[u8]) -> Result<Arc<OwnedFd>, RootfsError> {
+        if let Some((_, parent)) = self.parents.iter().find(|(known, _)| known == path) {
+            return Ok(Arc::clone(parent));
+        }
+        let parent = match resolve::open_in_root(self.root.as_fd(), path, PATH_DIRECTORY) {
+            Ok(parent) => parent,
+            // Missing, or below something that is no directory, such as a deletion mark: the walk finds out.
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::NOENT | Errno::NOTDIR)
+                ) =>
+            {
+                self.make_parent(path)?
+            }
+            Err(error) => return Err(error).during("open", rooted(path)),
+        };
+        let parent = Arc::new(parent);
+        let known = (path.to_vec(), Arc::clone(&parent));
+        if self.parents.len() < PARENTS {
+            self.parents.push(known);
+        } else {
+            self.parents[self.next_parent] = known;
+            self.next_parent = (self.next_parent + 1) % PARENTS;
+        }
+        Ok(parent)
+    }
+
+    fn make_parent(&mut self, path: &[u8]) -> Result<OwnedFd, RootfsError> {
+        let mut walker = Walker::new(self.root.as_fd());
+        let (layer, unpacked) = (self.rules.layer, &mut self.unpacked);
+        let end = walker.go(path, true, &mut |walk, name, obstacle| {
+            let here = walk.directory();
+            if obstacle == Obstacle::Whiteout {
+                if !layer {
+                    return Ok(false);
+                }
+                rustix::fs::unlinkat(here, name, AtFlags::empty())?;
+            }
+            let directory = make_directory(here, name, (0, 0), 0o755)?;
+            if obstacle == Obstacle::Whiteout {
+                xattr::set_opaque(&directory)?;
+            }
+            unpacked.implied_directories += 1;
+            Ok(true)
+        });
+        match end {
+            Ok(End::Directory) => walker
+                .directory()
+                .try_clone_to_owned()
+                .during("open", rooted(path)),
+            Ok(End::Other(name)) => Err(not_a_directory(&walker.path_of(&name))),
+            Err(refused) => Err(from_refused(refused, "make directory")),
+        }
+    }
+
+    /// Makes a name with `create`, which must fail where the name exists, and replaces what is there.
+    fn make<T>(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        create: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<T>,
+    ) -> Result<T, RootfsError> {
+        match create(parent, name) {
+            Err(Errno::EXIST) => {}
+            other => return other.during("make", rooted(path)),
+        }
+        self.clear(parent, path, name)?;
+        create(parent, name).during("make", rooted(path))
+    }
+
+    fn clear(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+    ) -> Result<(), RootfsError> {
+        // Parents that were found through what goes.
+        self.parents.clear();
+        self.next_parent = 0;
+        remove_at(parent, name).during("replace", rooted(path))
+    }
+
+    fn is_whiteout(&self, stat: &Stat) -> bool {
+        self.rules.layer && stat.is_whiteout()
+    }
+
+    /// Sets owner, mode and attributes of an open file or directory.
+    fn describe(
+        &mut self,
+        file: BorrowedFd<'_>,
+        path: &[u8],
+        entry: &Entry,
+    ) -> Result<(), RootfsError> {
+        rustix::fs::fchown(
+            file,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )
+        .map_err(|error| owner_error(path, entry, error))?;
+        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode & 0o7777))
+            .during("chmod", rooted(path))?;
+        for (name, value) in &entry.xattrs {
+            let (name, needed) = match xattr::fate(name, self.rules.naming) {
+                Fate::Drop => continue,
+                Fate::Need(name) => (name, true),
+                Fate::Try(name) => (name, false),
+            };
+            let converted;
+            let mut value = value.as_slice();
+            if name == xattr::CAPABILITY {
+                converted = xattr::without_root_id(value.to_vec());
+                value = &converted;
+            }
+            match rustix::fs::fsetxattr(file, &name, value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) if !needed => {
+                    self.unpacked.skipped_xattrs += 1;
+                }
+                Err(error) => {
+                    let what = [&rooted(path), b": ".as_slice(), &name].concat();
+                    return Err(error).during("set the extended attribute", what);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the metadata of a fresh node that is not opened.
+    fn finish_node(
+        &self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        has_mode: bool,
+    ) -> Result<(), RootfsError> {
+        let owner = (
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        );
+        rustix::fs::chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| owner_error(path, entry, error))?;
+        if has_mode {
+            // Follows links; the node was made a moment ago and is none.
+            let mode = Mode::from_raw_mode(entry.mode & 0o7777);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                .during("chmod", rooted(path))?;
+        }
+        rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .during("set the time of", rooted(path))
+    }
+}
+
+/// Checks what the archive reader promises; a slip there must not become an escape here.
+fn check_path(path: &[u8]) -> Result<(), RootfsError> {
+    let odd = |name: &[u8]| matches!(name, b"" | b"." | b"..") || name.contains(&0);
+    if !path.is_empty() && path.split(|&byte| byte == b'/').any(odd) {
+        return Err(refuse(path, "is no path beneath the root"));
+    }
+    Ok(())
+}
+
+fn wanted_xattrs(entry: &Entry, naming: Naming) -> u64 {
+    let wanted = |name: &&Vec<u8>| xattr::fate(name, naming) != Fate::Drop;
+    entry.xattrs.keys().filter(wanted).count() as u64
+}
+
+fn refuse(path: &[u8], problem: &'static str) -> RootfsError {
+    RootfsError::Entry {
+        path: shown(&rooted(path)),
+        problem,
+    }
+}
+
+fn owner_error(path: &[u8], entry: &Entry, error: Errno) -> RootfsError {
+    let path = shown(&rooted(path));
+    match error {
+        Errno::INVAL => RootfsError::Owner {
+            path,
+            uid: entry.uid,
+            gid: entry.gid,
+            source: error.into(),
+        },
+        _ => RootfsError::Io {
+            verb: "chown",
+            path,
+            source: error.into(),
+        },
+    }
+}
+
+/// Returns a directory's mode-and-owner defaults for a layer that does not describe its root.
+pub(super) fn prepare_root(root: BorrowedFd<'_>) -> std::io::Result<Stat> {
+    let directory = rustix::fs::openat(root, ".", READ_DIRECTORY, Mode::empty())?;
+    rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
+    stat_of(&directory)
+}
