@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::layer::{Entry, EntryKind, LayerWriter, Mtime};
 use crate::vocab::Cancel;
 
-use super::error::{During, RootfsError, rooted, shown};
+use super::error::{During, RootfsError, Shown, rooted};
 use super::lower::{Found, LowerDirectory, LowerNode, Lowers};
 use super::resolve::PATH_DIRECTORY;
 use super::stat::{FileKind, Stat};
@@ -136,7 +136,7 @@ impl<W: Write> Diff<'_, W> {
         let path = self.walk.path();
         if self.walk.name().starts_with(b".wh.") {
             return Err(RootfsError::WhiteoutName {
-                path: shown(&rooted(path)),
+                path: rooted(path).shown(),
             });
         }
         let below = match &self.levels.last().expect("the root is a level").below {

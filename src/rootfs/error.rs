@@ -60,7 +60,7 @@ pub enum UserError {
     NoUser(String),
     #[error("no group `{0}` in the image's /etc/group")]
     NoGroup(String),
-    #[error("`{0}` is not a user id: the largest is 4294967294")]
+    #[error("`{0}` is no user or group id: the largest is 4294967294")]
     TooLarge(String),
     #[error("cannot look up `{name}`")]
     Read {
@@ -72,41 +72,62 @@ pub enum UserError {
 
 /// Adds the verb and the path that an error number lacks.
 pub(super) trait During<T> {
-    fn during(self, verb: &'static str, path: impl AsRef<[u8]>) -> Result<T, RootfsError>;
+    fn during(self, verb: &'static str, path: impl Shown) -> Result<T, RootfsError>;
 }
 
 impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
-    fn during(self, verb: &'static str, path: impl AsRef<[u8]>) -> Result<T, RootfsError> {
+    fn during(self, verb: &'static str, path: impl Shown) -> Result<T, RootfsError> {
         self.map_err(|error| RootfsError::Io {
             verb,
-            path: shown(path.as_ref()),
+            path: path.shown(),
             source: error.into(),
         })
     }
 }
 
-/// Returns a path of a tree as it is shown: from the root.
-pub(super) fn rooted(path: &[u8]) -> Vec<u8> {
-    let mut rooted = Vec::with_capacity(path.len() + 1);
-    if path.first() != Some(&b'/') {
-        rooted.push(b'/');
-    }
-    rooted.extend_from_slice(path);
-    rooted
+/// A path that becomes text only where there is an error to tell: most calls succeed.
+pub(super) trait Shown {
+    /// Returns text that can be printed: control characters and bytes that are no UTF-8 are escaped.
+    fn shown(&self) -> String;
 }
 
-/// Returns text that can be printed: control characters and bytes that are no UTF-8 are escaped.
-pub(super) fn shown(path: &[u8]) -> String {
-    let mut text = String::with_capacity(path.len());
-    for chunk in path.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
+/// A path of the host.
+impl Shown for &[u8] {
+    fn shown(&self) -> String {
+        let mut text = String::with_capacity(self.len());
+        for chunk in self.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_control() {
+                    text.extend(character.escape_default());
+                } else {
+                    text.push(character);
+                }
             }
+            text.push_str(&chunk.invalid().escape_ascii().to_string());
         }
-        text.push_str(&chunk.invalid().escape_ascii().to_string());
+        text
     }
-    text
+}
+
+impl Shown for &str {
+    fn shown(&self) -> String {
+        self.as_bytes().shown()
+    }
+}
+
+/// A path of a tree, shown from the root.
+pub(super) struct Rooted<'a>(&'a [u8]);
+
+pub(super) fn rooted(path: &[u8]) -> Rooted<'_> {
+    Rooted(path)
+}
+
+impl Shown for Rooted<'_> {
+    fn shown(&self) -> String {
+        let path = self.0.shown();
+        match path.starts_with('/') {
+            true => path,
+            false => format!("/{path}"),
+        }
+    }
 }

@@ -134,7 +134,7 @@ struct Export<'a> {
 
 impl Export<'_> {
     fn visit(&mut self, walk: &mut Walk, stat: Stat) -> Result<(), RootfsError> {
-        let path = rooted(walk.path());
+        let path = walk.path().to_vec();
         self.stats.entries += 1;
         let (major, minor) = stat.rdev;
         match stat.kind {
@@ -146,11 +146,11 @@ impl Export<'_> {
             }
             _ => {}
         }
-        self.clear(walk.name()).during("replace", &path)?;
+        self.clear(walk.name()).during("replace", rooted(&path))?;
         if stat.links > 1 {
             let identity = (stat.device, stat.inode);
             if let Some(first) = self.linked.get(&identity) {
-                return self.link(first, walk.name()).during("link", &path);
+                return self.link(first, walk.name()).during("link", rooted(&path));
             }
             self.linked.insert(identity, walk.path().to_vec());
         }
@@ -158,13 +158,13 @@ impl Export<'_> {
             FileKind::File => return self.copy(walk, &stat),
             FileKind::Symlink => {
                 let target = rustix::fs::readlinkat(walk.directory(), walk.name(), Vec::new())
-                    .during("read the link", &path)?;
+                    .during("read the link", rooted(&path))?;
                 rustix::fs::symlinkat(target, &self.directory, walk.name())
-                    .during("make", &path)?;
+                    .during("make", rooted(&path))?;
             }
             FileKind::Fifo => self
                 .node(walk.name(), FileType::Fifo, 0)
-                .during("make", &path)?,
+                .during("make", rooted(&path))?,
             kind => {
                 let kind = match kind {
                     FileKind::BlockDevice => FileType::BlockDevice,
@@ -176,30 +176,30 @@ impl Export<'_> {
                         self.stats.skipped_devices += 1;
                         return Ok(());
                     }
-                    other => other.during("make", &path)?,
+                    other => other.during("make", rooted(&path))?,
                 }
             }
         }
         self.describe_node(walk.name(), &stat)
-            .during("set the metadata of", &path)
+            .during("set the metadata of", rooted(&path))
     }
 
     fn enter(&mut self, walk: &mut Walk, stat: Stat) -> Result<(), RootfsError> {
-        let path = rooted(walk.path());
+        let path = walk.path().to_vec();
         let name = walk.name();
         let is_directory = stat_at(&self.directory, name)
-            .during("stat", &path)?
+            .during("stat", rooted(&path))?
             .map(|found| found.is_directory());
         if is_directory != Some(true) {
-            self.clear(name).during("replace", &path)?;
+            self.clear(name).during("replace", rooted(&path))?;
             rustix::fs::mkdirat(&self.directory, name, Mode::RWXU)
-                .during("make directory", &path)?;
+                .during("make directory", rooted(&path))?;
         }
         self.directory = rustix::fs::openat(&self.directory, name, READ_DIRECTORY, Mode::empty())
-            .during("open", &path)?;
-        walk.enter().during("open", &path)?;
+            .during("open", rooted(&path))?;
+        walk.enter().during("open", rooted(&path))?;
         let xattrs = xattr::read_content(walk.directory(), self.naming)
-            .during("read the attributes of", &path)?;
+            .during("read the attributes of", rooted(&path))?;
         set_xattrs(&self.directory, &xattrs);
         self.entered.push(stat);
         Ok(())
@@ -221,21 +221,22 @@ impl Export<'_> {
     }
 
     fn copy(&mut self, walk: &Walk, stat: &Stat) -> Result<(), RootfsError> {
-        let path = rooted(walk.path());
-        let source = open_file(walk).during("open", &path)?;
-        let xattrs =
-            xattr::read_content(&source, self.naming).during("read the attributes of", &path)?;
+        let path = walk.path().to_vec();
+        let source = open_file(walk).during("open", rooted(&path))?;
+        let xattrs = xattr::read_content(&source, self.naming)
+            .during("read the attributes of", rooted(&path))?;
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
         let target =
             rustix::fs::openat(&self.directory, walk.name(), flags, Mode::RUSR | Mode::WUSR)
-                .during("make", &path)?;
+                .during("make", rooted(&path))?;
         let source = File::from(source);
         let mut target = File::from(target);
         // In pieces, so that a long copy ends when the build does.
         const PIECE: u64 = 64 << 20;
         loop {
-            let copied = io::copy(&mut (&source).take(PIECE), &mut target).during("copy", &path)?;
+            let copied =
+                io::copy(&mut (&source).take(PIECE), &mut target).during("copy", rooted(&path))?;
             self.stats.bytes += copied;
             if self.cancel.is_cancelled() {
                 return Err(RootfsError::Cancelled);
@@ -250,7 +251,7 @@ impl Export<'_> {
             set_xattrs(&target, &xattrs);
             Ok(rustix::fs::futimens(&target, &times(stat.mtime))?)
         };
-        describe().during("set the metadata of", &path)
+        describe().during("set the metadata of", rooted(&path))
     }
 
     fn link(&self, first: &[u8], name: &[u8]) -> io::Result<()> {

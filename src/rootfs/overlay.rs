@@ -37,7 +37,8 @@ pub const MAX_LOWERS: usize = 500;
 const FSCONFIG_MAX: usize = 256;
 
 /// Mounts `lowers`, lowest first, under `writable`'s upper directory, or read-only. The work directory must be empty, on the
-/// upper's file system, and used by nothing else. A fresh upper directory gets the owner and mode of the root below it.
+/// upper's file system, and used by nothing else. A fresh upper directory gets the owner, mode and
+/// attributes of the root below it.
 ///
 /// The returned descriptor is the root directory and the mount's life.
 pub fn mount_overlay(
@@ -142,7 +143,7 @@ pub(super) fn visible(lowers: &[PathBuf]) -> Result<Vec<&Path>, RootfsError> {
     Ok(visible)
 }
 
-/// A merged root shows the owner and mode of its topmost directory, so a fresh one takes over those of the next.
+/// A merged root shows the metadata of its topmost directory, so a fresh one takes over that of the next.
 fn adopt_root(upper: &Path, below: &Path) -> Result<(), RootfsError> {
     let shown = upper.as_os_str().as_bytes();
     let directory = rustix::fs::open(upper, READ_DIRECTORY, Mode::empty()).during("open", shown)?;
@@ -152,14 +153,15 @@ fn adopt_root(upper: &Path, below: &Path) -> Result<(), RootfsError> {
     {
         return Ok(());
     }
-    let below = rustix::fs::open(below, READ_DIRECTORY, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(stat_of)
-        .during("stat", below.as_os_str().as_bytes())?;
-    let uid = rustix::fs::Uid::from_raw(below.uid);
-    let gid = rustix::fs::Gid::from_raw(below.gid);
+    let below_shown = below.as_os_str().as_bytes();
+    let below =
+        rustix::fs::open(below, READ_DIRECTORY, Mode::empty()).during("open", below_shown)?;
+    let stat = stat_of(&below).during("stat", below_shown)?;
+    let uid = rustix::fs::Uid::from_raw(stat.uid);
+    let gid = rustix::fs::Gid::from_raw(stat.gid);
     rustix::fs::fchown(&directory, Some(uid), Some(gid)).during("chown", shown)?;
-    rustix::fs::fchmod(&directory, Mode::from_raw_mode(below.mode)).during("chmod", shown)
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(stat.mode)).during("chmod", shown)?;
+    xattr::copy_content(below, directory).during("set the attributes of", shown)
 }
 
 /// Clears the mark by which the kernel refuses a work directory that a `volatile` mount has used. It guards against a crash

@@ -44,10 +44,10 @@ pub(super) fn unpack(tar: &mut dyn Read, unpacker: Unpacker) -> Result<Unpacked,
         .read(tar);
         match (read, unpacking.join()) {
             (_, Err(panic)) => std::panic::resume_unwind(panic),
-            // What stopped the unpacking is why the reading found nobody to give to.
-            (_, Ok(Err(error))) => Err(error),
-            (Err(error), Ok(Ok(_))) => Err(error),
-            (Ok(()), Ok(Ok(unpacked))) => Ok(unpacked),
+            // A file that misses its end is the consequence.
+            (Err(error), Ok(_)) => Err(error),
+            // Whatever stopped the unpacking, the reading only found nobody to give to.
+            (Ok(()), Ok(unpacked)) => unpacked,
         }
     })
 }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::layer::Mtime;
 
-use super::error::{During, RootfsError, rooted, shown};
+use super::error::{During, RootfsError, Shown, rooted};
 use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Refused, Walker};
 use super::stat::{FileKind, Stat};
 
@@ -74,7 +74,7 @@ impl Tree {
             .during("read", rooted(path))?;
         if content.len() > limit {
             return Err(RootfsError::TooLarge {
-                path: shown(&rooted(path)),
+                path: rooted(path).shown(),
                 limit,
             });
         }
@@ -139,7 +139,7 @@ impl Tree {
             Some(stat) if stat.kind == FileKind::File => {}
             Some(_) => {
                 return Err(RootfsError::NotAFile {
-                    path: shown(&rooted(path)),
+                    path: rooted(path).shown(),
                 });
             }
         }
@@ -147,7 +147,7 @@ impl Tree {
         let file = resolve::open_in_root(self.as_fd(), path, flags).during("open", rooted(path))?;
         if stat_of(&file).during("stat", rooted(path))?.kind != FileKind::File {
             return Err(RootfsError::NotAFile {
-                path: shown(&rooted(path)),
+                path: rooted(path).shown(),
             });
         }
         Ok(Some(File::from(file)))
@@ -206,7 +206,7 @@ pub(super) fn proc_path(file: impl AsFd) -> String {
 
 pub(super) fn not_a_directory(path: &[u8]) -> RootfsError {
     RootfsError::NotADirectory {
-        path: shown(&rooted(path)),
+        path: rooted(path).shown(),
     }
 }
 
@@ -216,7 +216,7 @@ pub(super) fn from_refused(refused: Refused, verb: &'static str) -> RootfsError 
     }
     RootfsError::Io {
         verb,
-        path: shown(&rooted(&refused.path)),
+        path: rooted(&refused.path).shown(),
         source: refused.source,
     }
 }
@@ -368,11 +368,16 @@ mod tests {
         let made = tree
             .make_dirs(b"/dangling/x", me, 0o1750, Some(mtime))
             .unwrap();
-        let names: Vec<_> = made.iter().map(|path| shown(path)).collect();
+        let names: Vec<_> = made.iter().map(|path| path.as_slice().shown()).collect();
         assert_eq!(names, ["made", "made/by", "made/by/link", "made/by/link/x"]);
         for path in &made {
             let stat = tree.stat(path, false).unwrap().unwrap();
-            assert_eq!((stat.mode, stat.mtime), (0o1750, mtime), "{}", shown(path));
+            assert_eq!(
+                (stat.mode, stat.mtime),
+                (0o1750, mtime),
+                "{}",
+                path.as_slice().shown()
+            );
         }
         assert_eq!(
             tree.make_dirs(b"dangling/x", me, 0o700, None).unwrap(),

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::layer::{Entry, EntryKind, Mtime};
 
-use super::error::{During, RootfsError, rooted, shown};
+use super::error::{During, RootfsError, Shown, rooted};
 use super::remove::remove_at;
 use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Walker, split_last};
 use super::stat::{FileKind, Stat};
@@ -114,7 +114,10 @@ impl Unpacker {
         let parent = self.parent(parent)?;
         let parent = parent.as_fd();
         match &entry.kind {
-            EntryKind::File { size } => self.file(parent, &path, name, *size, entry.clone()),
+            EntryKind::File { size } => {
+                let size = *size;
+                self.file(parent, &path, name, size, entry)
+            }
             EntryKind::Directory => self.directory(parent, &path, name, &entry),
             EntryKind::Symlink { target } => {
                 self.make(parent, &path, name, |parent, name| {
@@ -246,20 +249,26 @@ impl Unpacker {
     }
 
     fn finish_file(&mut self) -> Result<(), RootfsError> {
-        let Some(open) = self.file.take() else {
+        let Some(OpenFile {
+            file,
+            path,
+            entry,
+            size,
+            written,
+            holes,
+        }) = self.file.take()
+        else {
             return Ok(());
         };
-        if open.written != open.size {
-            return Err(refuse(&open.path, "has less content than it says"));
+        if written != size {
+            return Err(refuse(&path, "has less content than it says"));
         }
-        if open.holes {
-            open.file
-                .set_len(open.size)
-                .during("set the size of", rooted(&open.path))?;
+        if holes {
+            file.set_len(size)
+                .during("set the size of", rooted(&path))?;
         }
-        self.describe(open.file.as_fd(), &open.path, &open.entry)?;
-        rustix::fs::futimens(&open.file, &times(open.entry.mtime))
-            .during("set the time of", rooted(&open.path))
+        self.describe(file.as_fd(), &path, &entry)?;
+        rustix::fs::futimens(&file, &times(entry.mtime)).during("set the time of", rooted(&path))
     }
 
     fn directory(
@@ -562,8 +571,8 @@ impl Unpacker {
                     self.unpacked.skipped_xattrs += 1;
                 }
                 Err(error) => {
-                    let what = [&rooted(path), b": ".as_slice(), &name].concat();
-                    return Err(error).during("set the extended attribute", what);
+                    let what = [path, b": ".as_slice(), &name].concat();
+                    return Err(error).during("set the extended attribute", rooted(&what));
                 }
             }
         }
@@ -612,13 +621,13 @@ fn wanted_xattrs(entry: &Entry, naming: Naming) -> u64 {
 
 fn refuse(path: &[u8], problem: &'static str) -> RootfsError {
     RootfsError::Entry {
-        path: shown(&rooted(path)),
+        path: rooted(path).shown(),
         problem,
     }
 }
 
 fn owner_error(path: &[u8], entry: &Entry, error: Errno) -> RootfsError {
-    let path = shown(&rooted(path));
+    let path = rooted(path).shown();
     match error {
         Errno::INVAL => RootfsError::Owner {
             path,

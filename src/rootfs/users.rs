@@ -282,11 +282,11 @@ app:x:1001:
         check("4294967294", "4294967294:0 [] /");
         check(
             "4294967295",
-            "`4294967295` is not a user id: the largest is 4294967294",
+            "`4294967295` is no user or group id: the largest is 4294967294",
         );
         check(
             "99999999999",
-            "`99999999999` is not a user id: the largest is 4294967294",
+            "`99999999999` is no user or group id: the largest is 4294967294",
         );
         check("-1", "no user `-1` in the image's /etc/passwd");
     }
@@ -331,7 +331,7 @@ app:x:1001:
         check(
             Owner::Id(u32::MAX),
             None,
-            Err("`4294967295` is not a user id: the largest is 4294967294"),
+            Err("`4294967295` is no user or group id: the largest is 4294967294"),
         );
     }
 

@@ -105,6 +105,16 @@ pub(super) fn set_opaque(directory: impl AsFd) -> io::Result<()> {
     )?)
 }
 
+/// Gives one directory of the store the attributes of another that are content.
+pub(super) fn copy_content(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    for (name, value) in read_content(from, Naming::Escaped)? {
+        if let Fate::Need(name) = fate(&name, Naming::Escaped) {
+            rustix::fs::fsetxattr(&to, &name, &value, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
 /// Returns one attribute's value, or `None` where there is none.
 pub(super) fn get(file: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 256];

@@ -384,7 +384,9 @@ fn a_changed_root_directory_is_in_the_layer() {
     });
     assert_eq!(listed, ["/"]);
     // A fresh upper directory takes over what is below it, so that it is no change.
-    let private = Archive::new().add("./", b'5', "", 0o711, b"");
+    let private = Archive::new()
+        .xattr("user.overlay.x", b"1")
+        .add("./", b'5', "", 0o711, b"");
     let (listed, _) = changed(private, |at| {
         assert_eq!(
             fs::metadata(at(".")).unwrap().permissions().mode() & 0o7777,
