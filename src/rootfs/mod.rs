@@ -22,6 +22,7 @@ mod error;
 mod export;
 mod extract;
 mod lower;
+mod metadata;
 mod overlay;
 mod parcel;
 mod remove;

@@ -234,6 +234,11 @@ mod tests {
 
     use super::*;
 
+    fn me() -> (u32, u32) {
+        let uid = rustix::process::geteuid().as_raw();
+        (uid, rustix::process::getegid().as_raw())
+    }
+
     fn tree() -> (tempfile::TempDir, Tree) {
         let host = tempfile::tempdir().unwrap();
         std::fs::create_dir(host.path().join("root")).unwrap();
@@ -311,14 +316,9 @@ mod tests {
     #[test]
     fn paths_longer_than_the_kernel_takes_are_walked() {
         let (_host, tree) = tree();
-        let name = "d".repeat(200);
-        let path = vec![name; 30].join("/");
-        assert_eq!(
-            tree.make_dirs(path.as_bytes(), (0, 0), 0o755, None)
-                .unwrap_or_default()
-                .len(),
-            30
-        );
+        let path = vec!["d".repeat(200); 30].join("/");
+        let made = tree.make_dirs(path.as_bytes(), me(), 0o755, None);
+        assert_eq!(made.unwrap().len(), 30);
         let stat = tree.stat(path.as_bytes(), true).unwrap().unwrap();
         assert!(stat.is_directory());
     }
@@ -355,10 +355,6 @@ mod tests {
     fn directories_are_made_through_links_and_a_file_in_the_way_is_named() {
         let (host, tree) = tree();
         let root = host.path().join("root");
-        let me = (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        );
         symlink("/made/by/link", root.join("dangling")).unwrap();
         std::fs::write(root.join("file"), "").unwrap();
         let mtime = Mtime {
@@ -366,7 +362,7 @@ mod tests {
             nanoseconds: 5,
         };
         let made = tree
-            .make_dirs(b"/dangling/x", me, 0o1750, Some(mtime))
+            .make_dirs(b"/dangling/x", me(), 0o1750, Some(mtime))
             .unwrap();
         let names: Vec<_> = made.iter().map(|path| path.as_slice().shown()).collect();
         assert_eq!(names, ["made", "made/by", "made/by/link", "made/by/link/x"]);
@@ -380,12 +376,12 @@ mod tests {
             );
         }
         assert_eq!(
-            tree.make_dirs(b"dangling/x", me, 0o700, None).unwrap(),
+            tree.make_dirs(b"dangling/x", me(), 0o700, None).unwrap(),
             Vec::<Vec<u8>>::new()
         );
         for path in ["file", "file/x"] {
             let error = tree
-                .make_dirs(path.as_bytes(), me, 0o755, None)
+                .make_dirs(path.as_bytes(), me(), 0o755, None)
                 .unwrap_err();
             assert_eq!(error.to_string(), "`/file` is not a directory");
         }

@@ -4,27 +4,25 @@
 //! archive is hostile: a parent path is resolved beneath the root by the kernel, the last component is never followed and
 //! always made anew, and what has no meaning in a file tree (a deletion of `..`, a device 0:0) is refused.
 //!
-//! The order of metadata matters: content, owner (which clears setuid and capabilities), mode, attributes, time; a
-//! directory's time at the very end, since each new entry changes it.
+//! A directory's time is set at the very end, since each new entry changes it.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::layer::{Entry, EntryKind, Mtime};
 
 use super::error::{During, RootfsError, Shown, rooted};
+use super::metadata;
 use super::remove::remove_at;
 use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Walker, split_last};
-use super::stat::{FileKind, Stat};
-use super::tree::{
-    from_refused, make_directory, not_a_directory, proc_path, stat_at, stat_of, times,
-};
-use super::xattr::{self, Fate, Naming};
+use super::stat::Stat;
+use super::tree::{from_refused, make_directory, not_a_directory, stat_at, stat_of, times};
+use super::xattr::{self, Naming};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
@@ -123,8 +121,7 @@ impl Unpacker {
                 self.make(parent, &path, name, |parent, name| {
                     rustix::fs::symlinkat(target, parent, name)
                 })?;
-                self.unpacked.skipped_xattrs += wanted_xattrs(&entry, self.rules.naming);
-                self.finish_node(parent, &path, name, &entry, false)
+                self.node(parent, &path, name, &entry)
             }
             EntryKind::HardLink { target } => self.hard_link(parent, &path, name, target, &entry),
             EntryKind::CharDevice { major: 0, minor: 0 } => Err(refuse(
@@ -151,8 +148,7 @@ impl Unpacker {
                 self.make(parent, &path, name, |parent, name| {
                     rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0)
                 })?;
-                self.unpacked.skipped_xattrs += wanted_xattrs(&entry, self.rules.naming);
-                self.finish_node(parent, &path, name, &entry, true)
+                self.node(parent, &path, name, &entry)
             }
         }
     }
@@ -219,7 +215,8 @@ impl Unpacker {
         }
         let root = rustix::fs::openat(&self.root, ".", READ_DIRECTORY, Mode::empty())
             .during("open", "/")?;
-        self.describe(root.as_fd(), path, entry)?;
+        self.unpacked.skipped_xattrs +=
+            metadata::describe(root.as_fd(), path, entry, self.rules.naming)?;
         self.directories.push((path.to_vec(), entry.mtime));
         Ok(())
     }
@@ -267,7 +264,8 @@ impl Unpacker {
             file.set_len(size)
                 .during("set the size of", rooted(&path))?;
         }
-        self.describe(file.as_fd(), &path, &entry)?;
+        self.unpacked.skipped_xattrs +=
+            metadata::describe(file.as_fd(), &path, &entry, self.rules.naming)?;
         rustix::fs::futimens(&file, &times(entry.mtime)).during("set the time of", rooted(&path))
     }
 
@@ -297,7 +295,8 @@ impl Unpacker {
         if opaque {
             xattr::set_opaque(&directory).during("mark as opaque", rooted(path))?;
         }
-        self.describe(directory.as_fd(), path, entry)?;
+        self.unpacked.skipped_xattrs +=
+            metadata::describe(directory.as_fd(), path, entry, self.rules.naming)?;
         self.directories.push((path.to_vec(), entry.mtime));
         Ok(())
     }
@@ -324,8 +323,19 @@ impl Unpacker {
             self.unpacked.skipped_devices += 1;
             return Ok(());
         }
-        self.unpacked.skipped_xattrs += wanted_xattrs(entry, self.rules.naming);
-        self.finish_node(parent, path, name, entry, true)
+        self.node(parent, path, name, entry)
+    }
+
+    fn node(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<(), RootfsError> {
+        self.unpacked.skipped_xattrs +=
+            metadata::describe_node(parent, path, name, entry, self.rules.naming)?;
+        Ok(())
     }
 
     /// Gives a file another name. The entry's owner, mode and time go to the file that both names mean.
@@ -361,43 +371,7 @@ impl Unpacker {
         self.make(parent, path, name, |parent, name| {
             rustix::fs::linkat(&target_parent, target_name, parent, name, AtFlags::empty())
         })?;
-        let link = rustix::fs::openat(
-            parent,
-            name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .during("open", rooted(path))?;
-        if (stat.uid, stat.gid) != (entry.uid, entry.gid) {
-            let handle = proc_path(&link);
-            let capability = match stat.kind {
-                FileKind::File => {
-                    let mut value = [0; 64];
-                    match rustix::fs::getxattr(&handle, xattr::CAPABILITY, &mut value[..]) {
-                        Ok(length) => Some(value[..length].to_vec()),
-                        Err(_) => None,
-                    }
-                }
-                _ => None,
-            };
-            let owner = (
-                Some(Uid::from_raw(entry.uid)),
-                Some(Gid::from_raw(entry.gid)),
-            );
-            rustix::fs::chownat(&link, "", owner.0, owner.1, AtFlags::EMPTY_PATH)
-                .map_err(|error| owner_error(path, entry, error))?;
-            if let Some(value) = capability {
-                rustix::fs::setxattr(&handle, xattr::CAPABILITY, &value, XattrFlags::empty())
-                    .during("set the capabilities of", rooted(path))?;
-            }
-        }
-        if stat.kind != FileKind::Symlink {
-            let mode = Mode::from_raw_mode(entry.mode & 0o7777);
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
-                .during("chmod", rooted(path))?;
-        }
-        rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .during("set the time of", rooted(path))
+        metadata::describe_link(parent, path, name, &stat, entry)
     }
 
     /// A `.wh.` name of a layer. It speaks of lower layers only: what this layer has under the name stays.
@@ -537,72 +511,6 @@ impl Unpacker {
     fn is_whiteout(&self, stat: &Stat) -> bool {
         self.rules.layer && stat.is_whiteout()
     }
-
-    /// Sets owner, mode and attributes of an open file or directory.
-    fn describe(
-        &mut self,
-        file: BorrowedFd<'_>,
-        path: &[u8],
-        entry: &Entry,
-    ) -> Result<(), RootfsError> {
-        rustix::fs::fchown(
-            file,
-            Some(Uid::from_raw(entry.uid)),
-            Some(Gid::from_raw(entry.gid)),
-        )
-        .map_err(|error| owner_error(path, entry, error))?;
-        rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode & 0o7777))
-            .during("chmod", rooted(path))?;
-        for (name, value) in &entry.xattrs {
-            let (name, needed) = match xattr::fate(name, self.rules.naming) {
-                Fate::Drop => continue,
-                Fate::Need(name) => (name, true),
-                Fate::Try(name) => (name, false),
-            };
-            let converted;
-            let mut value = value.as_slice();
-            if name == xattr::CAPABILITY {
-                converted = xattr::without_root_id(value.to_vec());
-                value = &converted;
-            }
-            match rustix::fs::fsetxattr(file, &name, value, XattrFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) if !needed => {
-                    self.unpacked.skipped_xattrs += 1;
-                }
-                Err(error) => {
-                    let what = [path, b": ".as_slice(), &name].concat();
-                    return Err(error).during("set the extended attribute", rooted(&what));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets the metadata of a fresh node that is not opened.
-    fn finish_node(
-        &self,
-        parent: BorrowedFd<'_>,
-        path: &[u8],
-        name: &[u8],
-        entry: &Entry,
-        has_mode: bool,
-    ) -> Result<(), RootfsError> {
-        let owner = (
-            Some(Uid::from_raw(entry.uid)),
-            Some(Gid::from_raw(entry.gid)),
-        );
-        rustix::fs::chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| owner_error(path, entry, error))?;
-        if has_mode {
-            // Follows links; the node was made a moment ago and is none.
-            let mode = Mode::from_raw_mode(entry.mode & 0o7777);
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
-                .during("chmod", rooted(path))?;
-        }
-        rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .during("set the time of", rooted(path))
-    }
 }
 
 /// Checks what the archive reader promises; a slip there must not become an escape here.
@@ -614,32 +522,10 @@ fn check_path(path: &[u8]) -> Result<(), RootfsError> {
     Ok(())
 }
 
-fn wanted_xattrs(entry: &Entry, naming: Naming) -> u64 {
-    let wanted = |name: &&Vec<u8>| xattr::fate(name, naming) != Fate::Drop;
-    entry.xattrs.keys().filter(wanted).count() as u64
-}
-
 fn refuse(path: &[u8], problem: &'static str) -> RootfsError {
     RootfsError::Entry {
         path: rooted(path).shown(),
         problem,
-    }
-}
-
-fn owner_error(path: &[u8], entry: &Entry, error: Errno) -> RootfsError {
-    let path = rooted(path).shown();
-    match error {
-        Errno::INVAL => RootfsError::Owner {
-            path,
-            uid: entry.uid,
-            gid: entry.gid,
-            source: error.into(),
-        },
-        _ => RootfsError::Io {
-            verb: "chown",
-            path,
-            source: error.into(),
-        },
     }
 }
 

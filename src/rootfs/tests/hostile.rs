@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::super::*;
 use super::archive::Archive;
-use super::{Room, can_mount, inside, read_only};
+use super::{Room, can_mount, inside, is_root, read_only};
 
 /// A layer directory two levels below a host directory with things to reach for.
 struct Host {
@@ -88,6 +88,9 @@ impl Host {
 
 #[test]
 fn dot_dot_in_a_path_is_refused() {
+    if !is_root("dot_dot_in_a_path_is_refused") {
+        return;
+    }
     for path in ["../secret", "a/../../secret", "a/.."] {
         let host = Host::new();
         let error = host
@@ -99,6 +102,9 @@ fn dot_dot_in_a_path_is_refused() {
 
 #[test]
 fn an_absolute_path_starts_at_the_layers_root() {
+    if !is_root("an_absolute_path_starts_at_the_layers_root") {
+        return;
+    }
     let host = Host::new();
     let secret = host.path("secret");
     host.attack(|| Archive::new().file(&secret, "evil"))
@@ -108,6 +114,9 @@ fn an_absolute_path_starts_at_the_layers_root() {
 
 #[test]
 fn a_file_through_a_link_stays_inside() {
+    if !is_root("a_file_through_a_link_stays_inside") {
+        return;
+    }
     for target in [
         "..",
         "../..",
@@ -141,6 +150,9 @@ fn a_file_through_a_link_stays_inside() {
 
 #[test]
 fn a_chain_of_links_stays_inside() {
+    if !is_root("a_chain_of_links_stays_inside") {
+        return;
+    }
     let host = Host::new();
     let archive = || {
         Archive::new()
@@ -160,6 +172,9 @@ fn a_chain_of_links_stays_inside() {
 
 #[test]
 fn a_link_in_a_files_place_is_replaced_not_written_through() {
+    if !is_root("a_link_in_a_files_place_is_replaced_not_written_through") {
+        return;
+    }
     let host = Host::new();
     let secret = host.path("secret");
     host.attack(|| {
@@ -177,6 +192,9 @@ fn a_link_in_a_files_place_is_replaced_not_written_through() {
 /// The story of CVE-2026-33056: a directory entry over a link changed the mode of the link's target.
 #[test]
 fn a_directory_over_a_link_does_not_change_the_links_target() {
+    if !is_root("a_directory_over_a_link_does_not_change_the_links_target") {
+        return;
+    }
     let host = Host::new();
     let outside = host.path("outside");
     let archive = || {
@@ -192,6 +210,9 @@ fn a_directory_over_a_link_does_not_change_the_links_target() {
 
 #[test]
 fn a_hard_link_reaches_nothing_outside() {
+    if !is_root("a_hard_link_reaches_nothing_outside") {
+        return;
+    }
     let secret = |host: &Host| host.path("secret");
     for target in ["../secret", "../../secret"] {
         let host = Host::new();
@@ -215,6 +236,9 @@ fn a_hard_link_reaches_nothing_outside() {
 
 #[test]
 fn a_hard_link_to_a_link_changes_the_link_alone() {
+    if !is_root("a_hard_link_to_a_link_changes_the_link_alone") {
+        return;
+    }
     let host = Host::new();
     let secret = host.path("secret");
     let archive = || {
@@ -230,6 +254,9 @@ fn a_hard_link_to_a_link_changes_the_link_alone() {
 
 #[test]
 fn a_hard_link_to_a_directory_or_itself_is_refused() {
+    if !is_root("a_hard_link_to_a_directory_or_itself_is_refused") {
+        return;
+    }
     let host = Host::new();
     let error = host
         .attack(|| Archive::new().directory("d").hard_link("h", "d"))
@@ -244,6 +271,9 @@ fn a_hard_link_to_a_directory_or_itself_is_refused() {
 
 #[test]
 fn a_forged_deletion_mark_is_refused() {
+    if !is_root("a_forged_deletion_mark_is_refused") {
+        return;
+    }
     let host = Host::new();
     let error = host
         .attack(|| Archive::new().device("etc/passwd", 0, 0))
@@ -258,6 +288,9 @@ fn a_forged_deletion_mark_is_refused() {
 
 #[test]
 fn a_device_is_made_or_counted_as_skipped() {
+    if !is_root("a_device_is_made_or_counted_as_skipped") {
+        return;
+    }
     let host = Host::new();
     let applied = host.attack(|| Archive::new().device("null", 1, 3)).unwrap();
     match applied.skipped_devices {
@@ -273,6 +306,9 @@ fn a_device_is_made_or_counted_as_skipped() {
 
 #[test]
 fn a_deletion_through_a_link_stays_inside() {
+    if !is_root("a_deletion_through_a_link_stays_inside") {
+        return;
+    }
     let host = Host::new();
     let outside = host.path("outside");
     let archive = || {
@@ -294,6 +330,9 @@ fn a_deletion_through_a_link_stays_inside() {
 
 #[test]
 fn a_deletion_of_no_name_is_refused() {
+    if !is_root("a_deletion_of_no_name_is_refused") {
+        return;
+    }
     for name in [".wh.", ".wh..", ".wh...", "d/.wh..."] {
         let host = Host::new();
         let error = host.attack(|| Archive::new().file(name, "")).unwrap_err();
@@ -342,6 +381,9 @@ fn attributes_of_an_archive_do_not_steer_the_mount() {
 /// chown clears setuid and capabilities, so the order in which metadata is set decides what is left.
 #[test]
 fn setuid_and_capabilities_survive_the_change_of_owner() {
+    if !is_root("setuid_and_capabilities_survive_the_change_of_owner") {
+        return;
+    }
     let host = tempfile::tempdir().unwrap();
     let owner = match rustix::process::geteuid().is_root()
         && std::env::var_os(super::IN_NAMESPACE).is_none()
@@ -382,6 +424,9 @@ fn setuid_and_capabilities_survive_the_change_of_owner() {
 
 #[test]
 fn a_cut_archive_is_an_error() {
+    if !is_root("a_cut_archive_is_an_error") {
+        return;
+    }
     let tar = Archive::new().file("f", &"x".repeat(3000)).finish();
     let large = Archive::new().file("f", &"x".repeat(3 << 20)).finish();
     for length in [700, 2000, 3500] {

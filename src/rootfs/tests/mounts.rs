@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::sched::CloneFlags;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags};
+
 use super::super::*;
-use super::{Room, can_mount, inside, read_only};
+use super::{Room, can_mount, inside, is_root, read_only};
 
 fn lowers(room: &Room, count: usize, name: &dyn Fn(usize) -> String) -> Vec<PathBuf> {
     let mut lowers = Vec::new();
@@ -144,6 +147,34 @@ fn nothing_is_mounted_and_nothing_is_left() {
 }
 
 #[test]
+fn a_mount_can_be_attached_in_another_namespace() {
+    if !can_mount("a_mount_can_be_attached_in_another_namespace") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let lowers = lowers(&room, 3, &|number| format!("layer-{number}"));
+    let (upper, work, target) = (room.dir("upper"), room.dir("work"), room.dir("target"));
+    let roots = [
+        mount_overlay(&lowers[..1], None).unwrap(),
+        mount_overlay(&lowers, Some((&upper, &work))).unwrap(),
+        overlay::mount_in_old_way(&lowers, None).unwrap(),
+    ];
+    let attach = || {
+        nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", slave).unwrap();
+        for root in &roots {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(root, "", rustix::fs::CWD, &target, flags).unwrap();
+            assert!(target.join("only-0").exists());
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(attach).join().unwrap());
+    assert!(!target.join("only-0").exists());
+}
+
+#[test]
 fn a_missing_layer_is_named() {
     let error = mount_overlay(&[PathBuf::from("/nowhere/layer")], None).unwrap_err();
     assert_eq!(error.to_string(), "cannot open `/nowhere/layer`");
@@ -152,11 +183,7 @@ fn a_missing_layer_is_named() {
 #[test]
 fn the_stub_layer_has_the_mount_points_and_is_always_the_same() {
     let host = tempfile::tempdir().unwrap();
-    if !rustix::process::geteuid().is_root() {
-        super::not_run(
-            "the_stub_layer_has_the_mount_points_and_is_always_the_same",
-            "needs root's ids",
-        );
+    if !is_root("the_stub_layer_has_the_mount_points_and_is_always_the_same") {
         return;
     }
     let (one, two) = (host.path().join("one"), host.path().join("two"));
