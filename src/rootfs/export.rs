@@ -376,6 +376,10 @@ mod tests {
             fs::metadata(at("out/dir/sub")).unwrap().mode() & 0o7777,
             0o555
         );
+        // A user's temporary folder cannot be emptied of directories without the right to write.
+        for path in ["root", "out"] {
+            super::super::remove_tree(&at(path)).unwrap();
+        }
     }
 
     #[test]
