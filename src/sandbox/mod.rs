@@ -1,1 +1,61 @@
 //! Running a process confined.
+//!
+//! The program enters the sandbox once, early: [`enter`] moves the single-threaded process into a mount namespace of its own
+//! (rung `ns`, for root) or into a user and a mount namespace with the user's subordinate ids (rung `ns-sub`). Everything
+//! afterwards, store and root file systems included, happens inside as "root". Each command is then one [`run`]:
+//!
+//! ```text
+//! builder (threads)            init, outer half                    init, inner half = the command
+//!  run() ── spawns self ─────►  own session, no environment
+//!        ── spec, fds ───────►  unshare mount pid ipc uts [net]
+//!                               mount points in the root
+//!        ◄── pidfd ───────────  fork ─────────────────────────────► pid 1: mounts, root, limits, ids,
+//!        ◄── stdout, stderr ─────────────────────────────────────── capabilities, filter, execve
+//!        ◄── report ──────────  waits; removes mount points         (failure: one report; success: silence)
+//! ```
+//!
+//! In: a root as a mount, a command with its environment, ids and limits. Out: the output as it comes, and how the command
+//! ended. The room does not know images, Dockerfiles or where the root comes from; it makes no overlay and reads no
+//! `/etc/passwd` of an image.
+//!
+//! Invariants. A command sees no file, process, descriptor or variable of the builder. Whoever dies, by SIGKILL too, takes the
+//! command and all its descendants along: the outer half kills when its socket to the builder closes, the kernel kills the
+//! inner half with the outer one, and the end of pid 1 ends its whole pid namespace. Mounts live in the command's own mount
+//! namespace and end with it. Nothing is left on disk but what the command wrote.
+//!
+//! All `unsafe` code of the crate is here, in small functions with safe signatures.
+
+mod command;
+mod control;
+mod cpu;
+mod enter;
+mod error;
+mod executable;
+mod filter;
+mod init;
+mod inner;
+mod limits;
+mod mount;
+mod network;
+mod privileges;
+mod report;
+mod role;
+mod run;
+mod signals;
+mod spec;
+mod subordinate;
+mod syscalls;
+mod view;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use cpu::cpu_quota;
+pub use enter::{Rung, enter, entered, protect_self};
+pub use error::{RunError, SandboxError, SignalError};
+pub use network::{hosts_file, resolv_conf};
+pub use role::run_internal_role;
+pub use run::run;
+pub use signals::raise_on_signals;
+pub use spec::{Exit, MountedFile, RunSpec};

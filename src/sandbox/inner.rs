@@ -1,0 +1,200 @@
+//! Init's inner half: pid 1 of the command's namespaces, until it becomes the command.
+//!
+//! It was forked from a single-threaded process, so it may allocate and use everything. The order of its stages is the
+//! point: mounts while the host is in sight, the root changed before anything of it is opened, limits after the last file is
+//! open, the filter while CAP_SYS_ADMIN is still there (so that no_new_privs can stay 0), ids and capabilities last.
+
+use std::io::PipeWriter;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{
+    Signal, chdir, chroot, fchdir, pivot_root, set_parent_process_death_signal, setsid,
+};
+
+use super::command::Command;
+use super::mount::Mount;
+use super::report::{At, Failure, Report, Stage};
+use super::spec::Instructions;
+use super::view::{self, Cgroups, Targets};
+use super::{filter, limits, network, privileges, walk};
+
+/// What the inner half takes over from the outer one.
+pub(super) struct Handover<'a> {
+    pub(super) root: Mount,
+    pub(super) targets: Targets,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) cgroups: Cgroups,
+    /// Where the report goes; its reader lives as long as the outer half.
+    pub(super) status: &'a PipeWriter,
+}
+
+/// Becomes the command; returns only if that failed.
+pub(super) fn become_command(handover: Handover<'_>, instructions: &Instructions) -> Report {
+    match prepare(handover, instructions) {
+        Err(failure) => Report::Failed(failure),
+        Ok(command) => {
+            let (kind, errno) = command.execute();
+            Report::NoCommand {
+                kind,
+                errno: errno.raw_os_error(),
+            }
+        }
+    }
+}
+
+fn prepare(handover: Handover<'_>, instructions: &Instructions) -> Result<Command, Failure> {
+    die_with_parent(handover.status)?;
+    // Cannot fail for a process that has just been forked.
+    setsid().at(Stage::Parent, "setsid")?;
+    default_signals();
+    rustix::process::umask(Mode::empty());
+
+    view::build(
+        &handover.root,
+        &handover.targets,
+        instructions,
+        handover.cgroups,
+    )?;
+    let was_pivoted = change_root(&handover.root)?;
+    if instructions.private_network {
+        network::loopback_up().at(Stage::Loopback, "lo")?;
+    }
+    // Some containers forbid it. /etc/hosts has the name all the same.
+    nix::unistd::sethostname(&instructions.hostname).ok();
+
+    connect_streams(&handover, instructions.uid)?;
+    enter_working_directory(&instructions.cwd)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+
+    let command = Command::new(&instructions.argv, &instructions.env);
+    let filter = filter::program();
+    close_on_exec_from(3).at(Stage::Streams, "close_range")?;
+    limits::apply(&instructions.limits)?;
+    let kept = privileges::kept(was_pivoted);
+    privileges::bound(kept).at(Stage::Capabilities, "")?;
+    filter::install(&filter).at(Stage::Filter, "")?;
+    privileges::become_user(instructions.uid, instructions.gid, &instructions.groups)
+        .at(Stage::Identity, "")?;
+    privileges::limit(instructions.uid, kept).at(Stage::Capabilities, "")?;
+    // A change of ids clears the signal.
+    die_with_parent(handover.status)?;
+    Ok(command)
+}
+
+/// Has the kernel kill this process when its parent dies, and makes sure that it has not died before.
+fn die_with_parent(status: &PipeWriter) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::Parent, "")?;
+    // The parent's pid is not visible from in here. Its end of the pipe is.
+    let mut fds = [PollFd::new(status, PollFlags::empty())];
+    poll(&mut fds, Some(&rustix::time::Timespec::default())).at(Stage::Parent, "")?;
+    if fds[0].revents().contains(PollFlags::ERR) {
+        return Err(Errno::SRCH).at(Stage::Parent, "");
+    }
+    Ok(())
+}
+
+/// Puts all handlers back and unblocks all signals: whoever started the builder may have ignored some.
+fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code. Signals that take no handler are refused, which is well.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an empty set is made by sigemptyset before use; the old mask is not asked for.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Makes the mount `/`, which it is attached over. Returns whether the host's tree is gone; where `pivot_root` is filtered or
+/// impossible (an initial ramdisk) it is only out of reach.
+fn change_root(root: &Mount) -> Result<bool, Failure> {
+    let stage = Stage::Pivot;
+    fchdir(root).at(stage, "fchdir")?;
+    let was_pivoted = match pivot_root(".", ".") {
+        Ok(()) => {
+            // The old root is now mounted over the new one, where "." leads.
+            unmount(".", UnmountFlags::DETACH).at(stage, "umount")?;
+            true
+        }
+        Err(_) => {
+            chroot(".").at(stage, "chroot")?;
+            false
+        }
+    };
+    chdir("/").at(stage, "chdir")?;
+    Ok(was_pivoted)
+}
+
+fn connect_streams(handover: &Handover<'_>, uid: u32) -> Result<(), Failure> {
+    let stage = Stage::Streams;
+    let null = open(
+        "/dev/null",
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .at(stage, "/dev/null")?;
+    for (fd, number) in [
+        (null.as_fd(), libc::STDIN_FILENO),
+        (handover.stdout.as_fd(), libc::STDOUT_FILENO),
+        (handover.stderr.as_fd(), libc::STDERR_FILENO),
+    ] {
+        // SAFETY: the three standard descriptors belong to nobody in this process: nothing here prints or reads.
+        if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+            return Err(std::io::Error::last_os_error()).at(stage, "dup2");
+        }
+    }
+    for fd in [&handover.stdout, &handover.stderr] {
+        // /dev/stdout leads to the pipe's inode, which is opened again with the user's rights. An id that cannot be mapped is
+        // reported when the process is to become it.
+        fchown(fd, Some(Uid::from_raw(uid)), None::<Gid>).ok();
+    }
+    Ok(())
+}
+
+/// Inside the root and by names alone: `/proc/self/fd/N` leads nowhere (CVE-2024-21626).
+fn enter_working_directory(path: &str) -> Result<(), Failure> {
+    let root = open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .at(Stage::WorkingDirectory, "/")?;
+    let enter = || {
+        fchdir(walk::find(root.as_fd(), path)?)?;
+        // The kernel says so if it is not below the root.
+        let here = rustix::process::getcwd(Vec::new())?;
+        if here.as_bytes().starts_with(b"/") {
+            Ok(())
+        } else {
+            Err(Errno::NOENT)
+        }
+    };
+    enter().at(Stage::WorkingDirectory, path)
+}
+
+/// Leaves no descriptor to the command from `first` on.
+pub(super) fn close_on_exec_from(first: libc::c_uint) -> Result<(), Errno> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes descriptors that this process was started with and knows nothing about.
+pub(super) fn close_from(first: libc::c_uint) -> Result<(), Errno> {
+    close_range(first, 0)
+}
+
+fn close_range(first: libc::c_uint, flags: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: the callers see to it that no live value of this process owns a descriptor in the range that is closed: one of
+    // them only sets a flag, the other runs before any is opened.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    if result < 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! What power a command keeps.
+//!
+//! User 0 keeps the capabilities that Docker gives, other users none; set-user-ID programs gain at most the same, since the
+//! bounding set holds no others. no_new_privs stays 0, so that `su` and `sudo` work.
+
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
+    set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+/// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD,
+/// AUDIT_WRITE and SETFCAP.
+const DOCKER: u64 = 0xa804_25fb;
+
+/// Returns what may be kept. Where the root was changed with `chroot`, the power to do that again would lead out of it.
+pub(super) fn kept(root_was_pivoted: bool) -> CapabilitySet {
+    let docker = CapabilitySet::from_bits_retain(DOCKER);
+    if root_was_pivoted {
+        docker
+    } else {
+        docker - CapabilitySet::SYS_CHROOT
+    }
+}
+
+/// Removes everything but `kept` from the bounding set.
+pub(super) fn bound(kept: CapabilitySet) -> Result<(), Errno> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            // The kernel knows no more of them.
+            Err(Errno::INVAL) => break,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the user. Only for a single-threaded process: these are calls of one thread.
+pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
+    // All ones mean "leave as it is" to the kernel, and would leave a command root.
+    if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
+        return Err(Errno::INVAL);
+    }
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    set_thread_groups(&groups)?;
+    let gid = Gid::from_raw(gid);
+    set_thread_res_gid(gid, gid, gid)?;
+    let uid = Uid::from_raw(uid);
+    set_thread_res_uid(uid, uid, uid)
+}
+
+/// Leaves user 0 with `kept`, any other user with nothing.
+pub(super) fn limit(uid: u32, kept: CapabilitySet) -> Result<(), Errno> {
+    let present = capabilities(None)?;
+    let left = if uid == 0 {
+        present.permitted & kept
+    } else {
+        CapabilitySet::empty()
+    };
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: left,
+            permitted: left,
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+}

@@ -1,0 +1,287 @@
+//! The builder's side of one command.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::vocab::{Cancel, Stream};
+
+use super::error::RunError;
+use super::mount::Mount;
+use super::report::{Report, Stage};
+use super::role::INIT;
+use super::spec::{Exit, Instructions, RunSpec};
+use super::{control, enter, executable};
+
+/// How often the flag is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// How long init may take to end after it was told to.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Output is read in pieces of at most this size.
+const PIECE: usize = 64 << 10;
+/// What a pipe can hold at most after its last writer has gone (`fs.pipe-max-size` without privileges).
+const PIPE_CAPACITY: usize = 1 << 20;
+
+/// Runs a command to its end, or to that of `cancel`, and hands over its output as it comes. When it returns, the command and
+/// all its descendants are gone.
+///
+/// Blocks; several threads may run commands at the same time. An `output` that blocks holds up the command, not the builder's
+/// other work.
+pub fn run(
+    spec: RunSpec,
+    output: &mut dyn FnMut(Stream, &[u8]),
+    cancel: &Cancel,
+) -> Result<Exit, RunError> {
+    if !enter::entered() {
+        return Err(RunError::NotEntered);
+    }
+    if cancel.is_cancelled() {
+        return Err(RunError::Cancelled);
+    }
+    let instructions = Instructions::new(&spec)?;
+    let mut running = Running::start(&spec, &instructions)?;
+    drop(instructions);
+    let was_cancelled = running.follow(output, cancel);
+    let status = running.end(output)?;
+    if was_cancelled {
+        return Err(RunError::Cancelled);
+    }
+    match Report::decode(&running.report) {
+        Some(report) => report.into_result(&spec),
+        None => Err(RunError::Lost {
+            how: match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => status.to_string(),
+            },
+        }),
+    }
+}
+
+/// A command in progress. Dropping it ends the command.
+struct Running {
+    init: Child,
+    control: UnixStream,
+    /// The inner half, which is the command.
+    command: Option<OwnedFd>,
+    streams: [(Stream, Option<File>); 2],
+    report: Vec<u8>,
+}
+
+impl Running {
+    fn start(spec: &RunSpec, instructions: &Instructions) -> Result<Running, RunError> {
+        let failed = |source: io::Error| RunError::Spawn { source };
+        let root = mountable(&spec.root).map_err(|errno| RunError::Setup {
+            stage: Stage::Root.name(),
+            detail: String::new(),
+            source: errno.into(),
+        })?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let (stdout, stdout_writer) = output_pipe().map_err(failed)?;
+        let (stderr, stderr_writer) = output_pipe().map_err(failed)?;
+        let init = Command::new(executable::path().map_err(failed)?)
+            .arg0(INIT)
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let running = Running {
+            init,
+            control: ours,
+            command: None,
+            streams: [
+                (Stream::Stdout, Some(stdout)),
+                (Stream::Stderr, Some(stderr)),
+            ],
+            report: Vec::new(),
+        };
+        let root = root.as_ref().map_or(spec.root.as_fd(), AsFd::as_fd);
+        control::send(
+            &running.control,
+            &instructions.encode(),
+            &[root, stdout_writer.as_fd(), stderr_writer.as_fd()],
+        )
+        .map_err(failed)?;
+        Ok(running)
+    }
+
+    /// Passes the output on until init closes its end. Returns whether the command was told to end.
+    fn follow(&mut self, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> bool {
+        let mut buffer = vec![0; PIECE];
+        let mut deadline = None;
+        loop {
+            if deadline.is_none() && cancel.is_cancelled() {
+                // Init sees the end of its input and kills the command. A socket that is closed already has the same effect.
+                self.control.shutdown(Shutdown::Write).ok();
+                deadline = Some(Instant::now() + PATIENCE);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                return true;
+            }
+            let [out, err, control] = self.wait();
+            for (at, ready) in [out, err].into_iter().enumerate() {
+                if ready {
+                    self.pass_on(at, &mut buffer, output);
+                }
+            }
+            if control && !self.receive() {
+                return deadline.is_some();
+            }
+        }
+    }
+
+    /// Waits until something can be read from the streams or the socket, or for one tick.
+    fn wait(&self) -> [bool; 3] {
+        let mut fds = Vec::with_capacity(3);
+        let sources = [
+            self.streams[0].1.as_ref().map(AsFd::as_fd),
+            self.streams[1].1.as_ref().map(AsFd::as_fd),
+            Some(self.control.as_fd()),
+        ];
+        fds.extend(
+            sources
+                .iter()
+                .flatten()
+                .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
+        );
+        let tick = rustix::time::Timespec::try_from(TICK).expect("a tick is short");
+        match poll(&mut fds, Some(&tick)) {
+            // A signal: the flag may be up.
+            Err(_) => [false; 3],
+            Ok(_) => {
+                let mut polled = fds.iter();
+                sources.map(|source| {
+                    source.is_some() && polled.next().is_some_and(|fd| !fd.revents().is_empty())
+                })
+            }
+        }
+    }
+
+    /// Passes on one piece of one stream; returns its length, 0 if there is no more for now or for ever.
+    fn pass_on(
+        &mut self,
+        at: usize,
+        buffer: &mut [u8],
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> usize {
+        let (stream, pipe) = &mut self.streams[at];
+        match pipe.as_mut().map(|pipe| pipe.read(buffer)) {
+            Some(Ok(count)) if count > 0 => {
+                output(*stream, &buffer[..count]);
+                count
+            }
+            Some(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                0
+            }
+            // The end; no other error is possible on a pipe.
+            _ => {
+                *pipe = None;
+                0
+            }
+        }
+    }
+
+    /// Takes what init says; returns whether there may be more.
+    fn receive(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        match control::take(&self.control, &mut bytes) {
+            Ok((0, _)) | Err(_) => false,
+            Ok((count, fds)) => {
+                let mut said = &bytes[..count];
+                if let Some(pidfd) = fds.into_iter().next() {
+                    self.command = Some(pidfd);
+                    // The byte that carried it.
+                    said = &said[1..];
+                }
+                self.report.extend_from_slice(said);
+                true
+            }
+        }
+    }
+
+    /// Reaps init and passes on what is left in the pipes. Does not wait for their end: a command can hand a descriptor to a
+    /// process outside.
+    fn end(
+        &mut self,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<std::process::ExitStatus, RunError> {
+        if Report::decode(&self.report).is_none() {
+            self.kill();
+        }
+        let status = self
+            .init
+            .wait()
+            .map_err(|source| RunError::Spawn { source })?;
+        let mut buffer = vec![0; PIECE];
+        for at in 0..self.streams.len() {
+            let mut left = PIPE_CAPACITY;
+            while left > 0 {
+                match self.pass_on(at, &mut buffer, output) {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    /// Ends the command, whether or not init is still there to do it.
+    fn kill(&mut self) {
+        self.control.shutdown(Shutdown::Write).ok();
+        if let Some(command) = &self.command {
+            // Fails if it is gone.
+            pidfd_send_signal(command, Signal::KILL).ok();
+            wait_for_end(command);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Reaped already on every way but an early error or a panic in `output`.
+        if !matches!(self.init.try_wait(), Ok(Some(_))) {
+            self.kill();
+            self.init.wait().ok();
+        }
+    }
+}
+
+/// Waits for the end of a process that is not a child, but not for ever.
+fn wait_for_end(process: &OwnedFd) {
+    let patience = rustix::time::Timespec::try_from(PATIENCE).expect("patience is short");
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    while poll(&mut fds, Some(&patience)) == Err(Errno::INTR) {}
+}
+
+/// Returns a mount of a directory; `None` for a root that is a detached mount already, which older kernels do not copy.
+fn mountable(root: &OwnedFd) -> Result<Option<Mount>, Errno> {
+    match Mount::copy_tree(root, Path::new("")) {
+        Ok(mount) => Ok(Some(mount)),
+        Err(Errno::INVAL) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A pipe whose reading end does not block.
+fn output_pipe() -> io::Result<(File, OwnedFd)> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    Ok((File::from(reader), writer))
+}
