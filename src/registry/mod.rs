@@ -1,1 +1,54 @@
 //! Registries over HTTP: pull, push, credentials. All `async` is here, behind calls that block.
+//!
+//! In: image names, descriptors, bytes to push. Out: manifests and blobs whose digests were checked, or a [`RegistryError`] that says
+//! what to do. The room knows the distribution API (v2), its authentication and its dialects; it does not know what a manifest
+//! means, unpacks nothing and writes nothing to disk but the credentials of [`login`].
+//!
+//! ```text
+//! Client ── manifest   HEAD, GET, PUT of manifests; tags
+//!        ├─ pull       blobs as readers that go on after a cut
+//!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut
+//!        ▼
+//!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors
+//!        ├─ token      Basic and bearer tokens   ◀── challenge     ◀── credentials ◀── auth_file, helper
+//!        ├─ retry      limits and pauses
+//!        ▼
+//!     transport        one request to its answer                   ◀── tls, names
+//! ```
+//!
+//! Rules that hold everywhere: no byte is handed on as good before its digest was checked; a secret goes to the host that it is for
+//! and into no message; names are looked up without the C library, because a static program that calls `getaddrinfo` loads the
+//! machine's own C library into itself; every wait has an end.
+
+mod auth_file;
+mod challenge;
+mod client;
+mod credentials;
+mod endpoint;
+mod environment;
+mod error;
+mod exchange;
+mod helper;
+mod manifest;
+mod names;
+mod pull;
+mod push;
+mod reactor;
+mod retry;
+mod tls;
+mod token;
+mod transport;
+
+#[cfg(test)]
+#[path = "../../tests/support/registry.rs"]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use credentials::{Credentials, login, logout};
+pub use error::{Action, Cause, RegistryError, Said};
+pub use manifest::{Fetched, Resolved};
+pub use pull::BlobReader;
+pub use push::{OpenAt, Pushed};
+pub use reactor::Threads;

@@ -1,0 +1,187 @@
+//! The room's face: calls that block, from as many threads as one likes.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+
+use super::credentials::Credentials;
+use super::endpoint::Rules;
+use super::environment::Environment;
+use super::error::{Action, RegistryError};
+use super::exchange::{Ask, Exchange, Target};
+use super::manifest::{Fetched, Resolved};
+use super::pull::BlobReader;
+use super::push::{OpenAt, Push, Pushed};
+use super::reactor::{Reactor, Threads};
+use super::retry::Tuning;
+use super::token::Scopes;
+use crate::vocab::{Descriptor, Digest, ImageRef, RegistryOptions, Secret};
+
+/// A client of all registries. Clones share connections, tokens and what was learned about hosts.
+#[derive(Clone)]
+pub struct Client {
+    exchange: Arc<Exchange>,
+    reactor: Arc<Reactor>,
+    environment: Environment,
+    rules: Rules,
+    tuning: Tuning,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Client {
+    /// Makes a client. Reads a few variables; files, certificates and the network wait for the first call that needs them.
+    pub fn new(options: &RegistryOptions, threads: Threads) -> Result<Client, RegistryError> {
+        Client::with(
+            options,
+            threads,
+            Environment::of_process(),
+            Tuning::default(),
+        )
+    }
+
+    pub(super) fn with(
+        options: &RegistryOptions,
+        threads: Threads,
+        environment: Environment,
+        tuning: Tuning,
+    ) -> Result<Client, RegistryError> {
+        let rules = Rules::new(options)?;
+        let credentials = Credentials::new(environment.clone(), tuning.helper);
+        Ok(Client {
+            exchange: Arc::new(Exchange::new(
+                rules.clone(),
+                credentials,
+                &environment,
+                tuning,
+            )),
+            reactor: Arc::new(Reactor::new(threads)),
+            environment,
+            rules,
+            tuning,
+        })
+    }
+
+    /// Returns what the image's name stands for, without reading it where the registry allows that.
+    pub fn resolve(&self, image: &ImageRef) -> Result<Resolved, RegistryError> {
+        self.reactor.block_on(self.exchange.resolve(image))?
+    }
+
+    /// Reads the manifest or index under the image's digest, else under its tag. Its digest is checked; more than 8 MiB are refused.
+    pub fn manifest(&self, image: &ImageRef) -> Result<Fetched, RegistryError> {
+        self.reactor.block_on(self.exchange.manifest(image))?
+    }
+
+    /// Opens a blob of the image's repository for reading. Returns when the registry has begun to answer.
+    pub fn blob(
+        &self,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+    ) -> Result<BlobReader, RegistryError> {
+        BlobReader::open(&self.exchange, &self.reactor, image, descriptor)
+    }
+
+    /// Tells whether the registry itself (no mirror) has a blob in the image's repository.
+    pub fn has_blob(&self, image: &ImageRef, digest: &Digest) -> Result<bool, RegistryError> {
+        let endpoint = self.exchange.origin(image);
+        if self.exchange.holds(&endpoint, *digest) {
+            return Ok(true);
+        }
+        let what = image.with_digest(*digest).to_string();
+        let ask = Ask::read(Method::HEAD, &endpoint, &format!("blobs/{digest}"), &what);
+        let answer = self
+            .reactor
+            .block_on(self.exchange.ask(&endpoint, &ask, &[404]))??;
+        let has = answer.status().is_success();
+        if has {
+            self.exchange.set_holds(&endpoint, *digest);
+        }
+        Ok(has)
+    }
+
+    /// Brings a blob into the image's repository: finds it there, mounts it from one of `mount_from` (repositories of the same
+    /// registry), or uploads it. `open` gives the bytes from an offset on and may be called several times; `progress` hears how many
+    /// bytes of the blob were handed to the network so far, and may hear a smaller number after a failure.
+    pub fn push_blob(
+        &self,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+        open: OpenAt<'_>,
+        mount_from: &[String],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Pushed, RegistryError> {
+        let push = Push {
+            exchange: &self.exchange,
+            reactor: &self.reactor,
+            image,
+            descriptor,
+            open,
+            progress,
+        };
+        push.run(mount_from)
+    }
+
+    /// Writes a manifest or index under the image's tag, else under its digest. What it names must be there already.
+    pub fn push_manifest(
+        &self,
+        image: &ImageRef,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        self.reactor
+            .block_on(self.exchange.push_manifest(image, media_type, bytes))?
+    }
+
+    /// Lists the tags of the image's repository.
+    pub fn tags(&self, image: &ImageRef) -> Result<Vec<String>, RegistryError> {
+        self.reactor.block_on(self.exchange.tags(image))?
+    }
+
+    /// Tries a user name and a password at a registry.
+    pub fn check_login(
+        &self,
+        registry: &str,
+        user: &str,
+        password: &Secret<String>,
+    ) -> Result<(), RegistryError> {
+        let credentials = Credentials::new(self.environment.clone(), self.tuning.helper).with(
+            registry,
+            user,
+            password.clone(),
+        );
+        let exchange = Exchange::new(
+            self.rules.clone(),
+            credentials,
+            &self.environment,
+            self.tuning,
+        );
+        let endpoint = exchange.origin(&ImageRef {
+            registry: registry.to_owned(),
+            repository: String::new(),
+            tag: None,
+            digest: None,
+        });
+        let mut ask = Ask::read(Method::GET, &endpoint, "", registry);
+        ask.target = Target::Tail("/".to_owned());
+        ask.scopes = Scopes::default();
+        ask.action = Action::Login;
+        match self.reactor.block_on(exchange.ask(&endpoint, &ask, &[]))? {
+            Ok(_) => Ok(()),
+            Err(RegistryError::NotFound { .. }) => Err(RegistryError::Protocol {
+                host: registry.to_owned(),
+                what: "it has no registry's API under `/v2/`".to_owned(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells whether certificate roots were loaded.
+    #[cfg(test)]
+    pub(super) fn has_loaded_roots(&self) -> bool {
+        self.exchange.transport().trust().has_loaded_roots()
+    }
+}

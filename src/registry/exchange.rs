@@ -1,0 +1,452 @@
+//! A request to a repository with everything that makes it robust: which scheme, who one is, a renewed token, another attempt.
+//!
+//! This is the room's engine: `manifest`, `pull` and `push` say what they want of an [`Endpoint`], this module gets an answer or a
+//! typed reason. It holds what a process learns about hosts.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use reqwest::{Method, StatusCode, Url};
+
+use super::credentials::Credentials;
+use super::endpoint::{Endpoint, Host, Rules, Scheme, Site};
+use super::environment::Environment;
+use super::error::{Action, RegistryError, Said};
+use super::retry::{self, Tries, Tuning};
+use super::token::{Grant, Scopes};
+use super::transport::{Answer, Outgoing, Transport};
+use crate::vocab::{Digest, ImageRef};
+
+/// Of the body of a refusal, this much is read.
+const MOST_REFUSAL: u64 = 64 * 1024;
+
+pub(super) struct Exchange {
+    rules: Rules,
+    credentials: Credentials,
+    transport: Transport,
+    tuning: Tuning,
+    hosts: Mutex<HashMap<Site, Arc<Host>>>,
+    /// Blobs that a repository is known to have: registry, repository, digest.
+    held: Mutex<HashSet<(String, String, Digest)>>,
+}
+
+/// One thing to ask of a repository.
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) target: Target,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+    pub(super) scopes: Scopes,
+    pub(super) action: Action,
+    /// What messages call the thing.
+    pub(super) what: String,
+    /// How long the answer may take to begin; the idle limit if `None`.
+    pub(super) patience: Option<Duration>,
+}
+
+pub(super) enum Target {
+    /// A path below the API's base; begins with `/`.
+    Tail(String),
+    /// What a `Location` said.
+    Url(Url),
+}
+
+impl Ask {
+    /// Returns a request to read something of a repository.
+    pub(super) fn read(method: Method, endpoint: &Endpoint, rest: &str, what: &str) -> Ask {
+        Ask {
+            method,
+            target: Target::Tail(endpoint.tail(rest)),
+            headers: HeaderMap::new(),
+            body: None,
+            scopes: Scopes::pull(&endpoint.repository),
+            action: Action::Pull,
+            what: what.to_owned(),
+            patience: None,
+        }
+    }
+
+    /// Returns a request to change something in a repository.
+    pub(super) fn write(method: Method, endpoint: &Endpoint, target: Target, what: &str) -> Ask {
+        Ask {
+            target,
+            scopes: Scopes::push(&endpoint.repository),
+            action: Action::Push,
+            ..Ask::read(method, endpoint, "", what)
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) fn new(
+        rules: Rules,
+        credentials: Credentials,
+        environment: &Environment,
+        tuning: Tuning,
+    ) -> Exchange {
+        Exchange {
+            rules,
+            credentials,
+            transport: Transport::new(environment, tuning),
+            tuning,
+            hosts: Mutex::default(),
+            held: Mutex::default(),
+        }
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    pub(super) fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
+    /// Returns attempts for what is asked of `endpoint`: fewer where another place can be asked.
+    pub(super) fn tries(&self, endpoint: &Endpoint) -> Tries {
+        let tries = Tries::new(self.tuning);
+        if endpoint.is_mirror {
+            tries.at_most(2)
+        } else {
+            tries
+        }
+    }
+
+    /// Returns the registry itself: where pushes go.
+    pub(super) fn origin(&self, image: &ImageRef) -> Endpoint {
+        Endpoint {
+            host: self.host(Site::of_registry(&image.registry)),
+            repository: image.repository.clone(),
+            is_mirror: false,
+        }
+    }
+
+    /// Returns where to pull from, in order: mirrors that are not known to be down, then the registry.
+    pub(super) fn sources(&self, image: &ImageRef) -> Vec<Endpoint> {
+        let origin = self.origin(image);
+        let mut sources: Vec<Endpoint> = self
+            .rules
+            .mirrors(origin.host.registry())
+            .into_iter()
+            .map(|(site, prefix)| Endpoint {
+                host: self.host(site),
+                repository: match prefix.as_str() {
+                    "" => image.repository.clone(),
+                    prefix => format!("{prefix}/{}", image.repository),
+                },
+                is_mirror: true,
+            })
+            .filter(|endpoint| !endpoint.host.is_down())
+            .collect();
+        sources.push(origin);
+        sources
+    }
+
+    fn host(&self, site: Site) -> Arc<Host> {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts
+            .entry(site.clone())
+            .or_insert_with(|| Arc::new(Host::new(site, &self.rules)))
+            .clone()
+    }
+
+    /// Tells whether a repository was seen to have a blob.
+    pub(super) fn holds(&self, endpoint: &Endpoint, digest: Digest) -> bool {
+        self.held().contains(&held_key(endpoint, digest))
+    }
+
+    /// Remembers that a repository has a blob.
+    pub(super) fn set_holds(&self, endpoint: &Endpoint, digest: Digest) {
+        self.held().insert(held_key(endpoint, digest));
+    }
+
+    /// Returns another repository of the same registry that has a blob.
+    pub(super) fn holder(&self, endpoint: &Endpoint, digest: Digest) -> Option<String> {
+        self.held()
+            .iter()
+            .find(|(registry, repository, held)| {
+                *held == digest
+                    && registry == endpoint.host.registry()
+                    && *repository != endpoint.repository
+            })
+            .map(|(_, repository, _)| repository.clone())
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<(String, String, Digest)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks until there is a success, a status among `accepted`, or a failure that stays.
+    pub(super) async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        accepted: &[u16],
+    ) -> Result<Answer, RegistryError> {
+        let mut tries = self.tries(endpoint);
+        loop {
+            match self.ask_once(endpoint, ask, accepted).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tries.after(error).await?,
+            }
+        }
+    }
+
+    /// Asks once, apart from a renewed token.
+    pub(super) async fn ask_once(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        accepted: &[u16],
+    ) -> Result<Answer, RegistryError> {
+        let (answer, grant) = self.exchange(endpoint, ask).await?;
+        if answer.status().is_success() || accepted.contains(&answer.status().as_u16()) {
+            return Ok(answer);
+        }
+        Err(self.refusal(endpoint, ask, answer, grant.as_ref()).await)
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+    ) -> Result<(Answer, Option<Grant>), RegistryError> {
+        let grant = self.grant_for(endpoint, ask).await?;
+        let answer = self.send(endpoint, ask, grant.as_ref()).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED || answer.is_foreign {
+            return Ok((answer, grant));
+        }
+        let headers = answer.response.headers().clone();
+        let renewed = self
+            .renew(endpoint, &ask.scopes, grant.as_ref(), &headers)
+            .await?;
+        let Some(renewed) = renewed else {
+            return Ok((answer, grant));
+        };
+        // A short body that was read leaves the connection fit for the next request; a failure to read it does not matter.
+        drop(self.transport.read(answer, "refusal", MOST_REFUSAL).await);
+        let answer = self.send(endpoint, ask, Some(&renewed)).await?;
+        Ok((answer, Some(renewed)))
+    }
+
+    /// Returns the header's value for a request; nothing for a URL on another host.
+    async fn grant_for(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+    ) -> Result<Option<Grant>, RegistryError> {
+        match &ask.target {
+            Target::Url(url) if !endpoint.host.is_origin_of(url) => Ok(None),
+            _ => self.authorization(endpoint, &ask.scopes).await,
+        }
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        grant: Option<&Grant>,
+    ) -> Result<Answer, RegistryError> {
+        let host = &endpoint.host;
+        let tail = match &ask.target {
+            Target::Url(url) => {
+                let mut answer = self.send_to(host, ask, grant, url.clone()).await?;
+                answer.is_foreign |= !host.is_origin_of(url);
+                return Ok(answer);
+            }
+            Target::Tail(tail) => tail,
+        };
+        if let Some(scheme) = host.scheme() {
+            return self.send_to(host, ask, grant, host.url(scheme, tail)?).await;
+        }
+        let secure = host.url(Scheme::Https, tail)?;
+        let error = match self.send_to(host, ask, grant, secure).await {
+            Ok(answer) => {
+                host.settle(Scheme::Https);
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        if !may_speak_plain(&error) {
+            return Err(error);
+        }
+        let plain = host.url(Scheme::Http, tail)?;
+        match self.send_to(host, ask, grant, plain).await {
+            // What a server of TLS says to plain HTTP: the handshake is what went wrong.
+            Ok(answer)
+                if answer.status() == StatusCode::BAD_REQUEST
+                    && matches!(error, RegistryError::Tls { .. }) =>
+            {
+                Err(error)
+            }
+            Ok(answer) => {
+                host.settle(Scheme::Http);
+                Ok(answer)
+            }
+            Err(plain) => Err(plain),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        host: &Host,
+        ask: &Ask,
+        grant: Option<&Grant>,
+        url: Url,
+    ) -> Result<Answer, RegistryError> {
+        let outgoing = Outgoing {
+            method: ask.method.clone(),
+            headers: &ask.headers,
+            authorization: grant.map(|grant| &grant.header),
+            body: ask.body.clone(),
+            patience: ask.patience.unwrap_or(self.tuning.idle),
+        };
+        self.transport
+            .send(&self.rules, outgoing, url, host.may_be_plain())
+            .await
+    }
+
+    /// Makes the error of an answer that is no success.
+    pub(super) async fn refusal(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        answer: Answer,
+        grant: Option<&Grant>,
+    ) -> RegistryError {
+        let host = &endpoint.host;
+        let status = answer.status().as_u16();
+        let retry_after = self.retry_after(&answer);
+        if answer.is_foreign && matches!(status, 401 | 403) {
+            // The permission that the registry's redirect carried has ended; the registry will give another.
+            return RegistryError::Broken {
+                host: super::transport::authority(answer.response.url()),
+                source: super::error::Cause::new(format!(
+                    "status {status} from the storage that the registry redirected to"
+                )),
+            };
+        }
+        let said = host.auth.redact(self.said(answer).await);
+        let registry = host.registry().to_owned();
+        let had_credentials = match grant {
+            Some(grant) => grant.had_credentials,
+            None => self.has_credentials(endpoint).await,
+        };
+        match status {
+            404 => RegistryError::NotFound {
+                image: ask.what.clone(),
+                said,
+            },
+            401 if had_credentials && grant.is_none_or(Grant::is_basic) => {
+                RegistryError::Unauthorized { registry, said }
+            }
+            401 | 403 => RegistryError::Denied {
+                registry,
+                repository: endpoint.repository.clone(),
+                action: ask.action,
+                had_credentials,
+                said,
+            },
+            429 => RegistryError::TooManyRequests {
+                registry,
+                retry_after,
+                had_credentials,
+                said,
+            },
+            _ => RegistryError::Status {
+                registry,
+                action: ask.action,
+                what: ask.what.clone(),
+                status,
+                retry_after,
+                said,
+            },
+        }
+    }
+
+    /// Reads what a refusal says.
+    pub(super) async fn said(&self, answer: Answer) -> Said {
+        match self.transport.read(answer, "refusal", MOST_REFUSAL).await {
+            Ok(body) => Said::from_body(&body),
+            // The status says the most important part.
+            Err(_) => Said::default(),
+        }
+    }
+
+    pub(super) fn retry_after(&self, answer: &Answer) -> Option<Duration> {
+        retry::retry_after(answer.header("retry-after")?, jiff::Timestamp::now())
+    }
+}
+
+fn held_key(endpoint: &Endpoint, digest: Digest) -> (String, String, Digest) {
+    (
+        endpoint.host.registry().to_owned(),
+        endpoint.repository.clone(),
+        digest,
+    )
+}
+
+/// Tells whether a failed attempt with HTTPS may mean that the host speaks plain HTTP. A certificate that was refused means that it
+/// does not.
+fn may_speak_plain(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Tls { source, .. } => !source.to_string().contains("certificate"),
+        RegistryError::Connect { unknown_name, .. } => !unknown_name,
+        RegistryError::Timeout { .. } | RegistryError::Broken { .. } => true,
+        _ => false,
+    }
+}
+
+/// Collects what went wrong at each place, in order.
+#[derive(Default)]
+pub(super) struct Trail {
+    mirrors: Vec<String>,
+    last: Option<(String, RegistryError)>,
+}
+
+impl Trail {
+    /// Adds a failure; a mirror whose host is the trouble is left out from now on.
+    pub(super) fn add(&mut self, endpoint: &Endpoint, error: RegistryError) {
+        if endpoint.is_mirror {
+            if error.blames_host() {
+                endpoint.host.set_down();
+            }
+            // That a mirror lacks it says nothing that the registry will not say.
+            if !error.is_not_found() {
+                let mut text = error.to_string();
+                let mut next = std::error::Error::source(&error);
+                while let Some(cause) = next {
+                    text = format!("{text}: {cause}");
+                    next = cause.source();
+                }
+                self.mirrors.push(text);
+            }
+        } else {
+            self.last = Some((endpoint.host.registry().to_owned(), error));
+        }
+    }
+
+    /// Returns the registry's own failure, with those of its mirrors if they say anything.
+    pub(super) fn into_error(self) -> RegistryError {
+        let (registry, error) = self.last.expect("the registry itself is always asked");
+        if self.mirrors.is_empty() {
+            return error;
+        }
+        RegistryError::AfterMirrors {
+            registry,
+            mirrors: self.mirrors.join("; "),
+            source: Box::new(error),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Reading blobs: a stream that survives cut connections and ends well only if every byte was right.
+//!
+//! A task on the event loop receives, counts and hashes; pieces cross a bounded channel to whoever reads. After a cut the transfer
+//! goes on at the byte that it had reached, with the hash that it had, at the next place if the first one stays out of reach.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use reqwest::header::{ACCEPT_ENCODING, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::endpoint::Endpoint;
+use super::error::RegistryError;
+use super::exchange::{Ask, Exchange, Trail};
+use super::reactor::Reactor;
+use super::transport::Answer;
+use crate::vocab::{Descriptor, Digest, ImageRef, Sha256};
+
+/// Pieces that wait for the reader; each is at most a few hundred KiB.
+const PIECES: usize = 8;
+
+/// The bytes of a blob. A read that gives 0 means that length and digest were right; everything else ends with an error.
+pub struct BlobReader {
+    reactor: Arc<Reactor>,
+    pieces: mpsc::Receiver<Piece>,
+    piece: Bytes,
+    end: Option<End>,
+    task: AbortHandle,
+}
+
+enum Piece {
+    Bytes(Bytes),
+    Verified,
+    Failed(RegistryError),
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Verified,
+    Failed,
+}
+
+impl std::fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BlobReader")
+    }
+}
+
+impl BlobReader {
+    /// Asks for a blob and waits until its first place answers.
+    pub(super) fn open(
+        exchange: &Arc<Exchange>,
+        reactor: &Arc<Reactor>,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+    ) -> Result<BlobReader, RegistryError> {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let transfer = Transfer {
+            exchange: exchange.clone(),
+            what: image.with_digest(descriptor.digest).to_string(),
+            sources: exchange.sources(image),
+            at: 0,
+            trail: Trail::default(),
+            descriptor: descriptor.clone(),
+            done: 0,
+            hash: Sha256::new(),
+            pieces: sender,
+        };
+        let task = reactor.block_on(async {
+            let mut transfer = transfer;
+            let first = transfer.open_first().await?;
+            Ok::<_, RegistryError>(tokio::spawn(transfer.run(first)).abort_handle())
+        })??;
+        Ok(BlobReader {
+            reactor: reactor.clone(),
+            pieces: receiver,
+            piece: Bytes::new(),
+            end: None,
+            task,
+        })
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        while self.piece.is_empty() {
+            match self.end {
+                Some(End::Verified) => return Ok(0),
+                Some(End::Failed) => {
+                    return Err(io::Error::other("the transfer of the blob has failed"));
+                }
+                None => {}
+            }
+            let piece = self
+                .reactor
+                .block_on(self.pieces.recv())
+                .map_err(RegistryError::into_io)?;
+            match piece {
+                Some(Piece::Bytes(bytes)) => self.piece = bytes,
+                Some(Piece::Verified) => self.end = Some(End::Verified),
+                Some(Piece::Failed(error)) => {
+                    self.end = Some(End::Failed);
+                    return Err(error.into_io());
+                }
+                // The task is gone without a word: the event loop ended.
+                None => self.end = Some(End::Failed),
+            }
+        }
+        let count = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl Drop for BlobReader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The sending side.
+struct Transfer {
+    exchange: Arc<Exchange>,
+    what: String,
+    sources: Vec<Endpoint>,
+    /// Which of the sources is asked.
+    at: usize,
+    trail: Trail,
+    descriptor: Descriptor,
+    done: u64,
+    hash: Sha256,
+    pieces: mpsc::Sender<Piece>,
+}
+
+/// An answer, and how many bytes at its beginning are known already.
+struct Opened {
+    answer: Answer,
+    skip: u64,
+}
+
+/// Why a copy ended early.
+enum Stop {
+    Error(RegistryError),
+    /// Nobody reads any more.
+    Unwanted,
+}
+
+impl Transfer {
+    async fn open_first(&mut self) -> Result<Opened, RegistryError> {
+        loop {
+            let endpoint = self.sources[self.at].clone();
+            let mut tries = self.exchange.tries(&endpoint);
+            let error = loop {
+                match self.open(&endpoint).await {
+                    Ok(opened) => return Ok(opened),
+                    Err(error) => {
+                        if let Err(error) = tries.after(error).await {
+                            break error;
+                        }
+                    }
+                }
+            };
+            self.go_on_elsewhere(error)?;
+        }
+    }
+
+    async fn run(mut self, first: Opened) {
+        let last = match self.transfer(first).await {
+            Ok(()) => Piece::Verified,
+            Err(Stop::Error(error)) => Piece::Failed(error),
+            Err(Stop::Unwanted) => return,
+        };
+        // An error means that the reader is gone, and with it the question.
+        drop(self.pieces.send(last).await);
+    }
+
+    async fn transfer(&mut self, first: Opened) -> Result<(), Stop> {
+        let mut tries = self.exchange.tries(&self.sources[self.at]);
+        let mut opened = Some(first);
+        let mut mark = 0;
+        loop {
+            let endpoint = self.sources[self.at].clone();
+            let copied = match opened.take() {
+                Some(opened) => self.copy(opened).await,
+                None => match self.open(&endpoint).await {
+                    Ok(opened) => self.copy(opened).await,
+                    Err(error) => Err(Stop::Error(error)),
+                },
+            };
+            let error = match copied {
+                Ok(()) => break,
+                Err(Stop::Unwanted) => return Err(Stop::Unwanted),
+                Err(Stop::Error(error)) => error,
+            };
+            if self.done >= mark + self.exchange.tuning().progress {
+                mark = self.done;
+                tries.reset();
+            }
+            // A body that ended early may have been cut where nothing shows it.
+            let was_short = matches!(
+                &error,
+                RegistryError::SizeMismatch { expected, found, .. } if found < expected
+            );
+            let stays = if was_short {
+                tries.after_any(error).await
+            } else {
+                tries.after(error).await
+            };
+            if let Err(error) = stays {
+                self.go_on_elsewhere(error).map_err(Stop::Error)?;
+                tries = self.exchange.tries(&self.sources[self.at]);
+            }
+        }
+        let found = std::mem::take(&mut self.hash).finish();
+        if found == self.descriptor.digest {
+            return Ok(());
+        }
+        // The bytes are out; the next attempt should not meet the same mirror.
+        for endpoint in &self.sources[..=self.at] {
+            if endpoint.is_mirror {
+                endpoint.host.set_down();
+            }
+        }
+        Err(Stop::Error(RegistryError::DigestMismatch {
+            what: self.what.clone(),
+            expected: self.descriptor.digest,
+            found,
+        }))
+    }
+
+    /// Turns to the next source, or ends with what went wrong at all of them.
+    fn go_on_elsewhere(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+        self.trail.add(&self.sources[self.at], error);
+        self.at += 1;
+        if self.at < self.sources.len() {
+            return Ok(());
+        }
+        Err(std::mem::take(&mut self.trail).into_error())
+    }
+
+    /// Asks for the bytes from `done` on.
+    async fn open(&self, endpoint: &Endpoint) -> Result<Opened, RegistryError> {
+        let digest: Digest = self.descriptor.digest;
+        let size = self.descriptor.size;
+        let mut ask = Ask::read(
+            Method::GET,
+            endpoint,
+            &format!("blobs/{digest}"),
+            &self.what,
+        );
+        ask.headers
+            .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if self.done > 0 {
+            let range = format!("bytes={}-", self.done);
+            ask.headers.insert(
+                RANGE,
+                HeaderValue::from_str(&range).expect("digits are plain text"),
+            );
+        }
+        let wrong_size = |found| RegistryError::SizeMismatch {
+            what: self.what.clone(),
+            expected: size,
+            found,
+        };
+        let answer = self.exchange.ask_once(endpoint, &ask, &[416]).await?;
+        match answer.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = answer.header("content-range").and_then(content_range);
+                match range {
+                    Some((_, Some(total))) if total != size => Err(wrong_size(total)),
+                    Some((start, _)) if start == self.done => Ok(Opened { answer, skip: 0 }),
+                    _ => Err(RegistryError::Protocol {
+                        host: endpoint.host.registry().to_owned(),
+                        what: "it sent another range than was asked for".to_owned(),
+                    }),
+                }
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(wrong_size(self.done)),
+            StatusCode::OK => match answer.length() {
+                Some(length) if length != size => Err(wrong_size(length)),
+                _ => Ok(Opened {
+                    answer,
+                    skip: self.done,
+                }),
+            },
+            status => Err(RegistryError::Protocol {
+                host: endpoint.host.registry().to_owned(),
+                what: format!("it answered a blob's request with status {status}"),
+            }),
+        }
+    }
+
+    async fn copy(&mut self, opened: Opened) -> Result<(), Stop> {
+        let Opened { answer, mut skip } = opened;
+        let mut response = answer.response;
+        let size = self.descriptor.size;
+        loop {
+            let chunk = match self.exchange.transport().chunk(&mut response).await {
+                Ok(chunk) => chunk,
+                // Nothing was missing: what the connection did afterwards does not matter.
+                Err(_) if self.done == size && skip == 0 => None,
+                Err(error) => return Err(Stop::Error(error)),
+            };
+            let Some(mut chunk) = chunk else {
+                if self.done < size {
+                    return Err(Stop::Error(self.wrong_size(self.done)));
+                }
+                return Ok(());
+            };
+            let known = skip.min(chunk.len() as u64);
+            skip -= known;
+            // `known` is at most the chunk's length.
+            chunk.advance(known as usize);
+            if chunk.is_empty() {
+                continue;
+            }
+            let done = self.done + chunk.len() as u64;
+            if done > size {
+                return Err(Stop::Error(self.wrong_size(done)));
+            }
+            self.done = done;
+            self.hash.update(&chunk);
+            if self.pieces.send(Piece::Bytes(chunk)).await.is_err() {
+                return Err(Stop::Unwanted);
+            }
+        }
+    }
+
+    fn wrong_size(&self, found: u64) -> RegistryError {
+        RegistryError::SizeMismatch {
+            what: self.what.clone(),
+            expected: self.descriptor.size,
+            found,
+        }
+    }
+}
+
+/// Reads `bytes START-END/TOTAL`, where TOTAL may be `*`.
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges_are_read() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
+        assert_eq!(content_range("bytes */10"), None);
+        assert_eq!(content_range("5-9/10"), None);
+    }
+}
