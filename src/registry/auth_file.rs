@@ -90,10 +90,12 @@ impl AuthFile {
         let mut entries = Vec::new();
         for (key, entry) in raw.auths.unwrap_or_default() {
             let Some(entry) = entry else { continue };
-            let credential = entry.credential().map_err(|what| RegistryError::Credentials {
-                place: place.to_owned(),
-                what: format!("the entry of `{key}` {what}"),
-            })?;
+            let credential = entry
+                .credential()
+                .map_err(|what| RegistryError::Credentials {
+                    place: place.to_owned(),
+                    what: format!("the entry of `{key}` {what}"),
+                })?;
             if let Some(credential) = credential {
                 entries.push((Key::parse(&key), credential));
             }
@@ -158,7 +160,12 @@ impl Key {
         let path = path.trim_matches('/');
         Key {
             registry,
-            path: if matches!(path, "v1" | "v2") { "" } else { path }.to_owned(),
+            path: if matches!(path, "v1" | "v2") {
+                ""
+            } else {
+                path
+            }
+            .to_owned(),
         }
     }
 

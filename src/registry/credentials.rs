@@ -301,8 +301,7 @@ impl Document {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        std::fs::create_dir_all(&directory)
-            .map_err(failed("create the directory", &directory))?;
+        std::fs::create_dir_all(&directory).map_err(failed("create the directory", &directory))?;
         let mut text = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
@@ -407,11 +406,23 @@ mod tests {
         write(&at("dockercfg/config.json"), &auths("reg.io", "dockercfg"));
         let text = auths("reg.io", "variable");
         let variables = [
-            ("REGISTRY_AUTH_FILE", at("named.json").into_os_string(), "named"),
+            (
+                "REGISTRY_AUTH_FILE",
+                at("named.json").into_os_string(),
+                "named",
+            ),
             ("XDG_RUNTIME_DIR", at("run").into_os_string(), "runtime"),
-            ("XDG_CONFIG_HOME", at("home/.config").into_os_string(), "config"),
+            (
+                "XDG_CONFIG_HOME",
+                at("home/.config").into_os_string(),
+                "config",
+            ),
             ("DOCKER_AUTH_CONFIG", text.into(), "variable"),
-            ("DOCKER_CONFIG", at("dockercfg").into_os_string(), "dockercfg"),
+            (
+                "DOCKER_CONFIG",
+                at("dockercfg").into_os_string(),
+                "dockercfg",
+            ),
         ];
         // Without the first n places, the next one decides.
         for first in 0..variables.len() {
@@ -530,7 +541,10 @@ esac"#,
                 },
             })
         );
-        let found = credentials().find("docker.io", "library/a").unwrap().unwrap();
+        let found = credentials()
+            .find("docker.io", "library/a")
+            .unwrap()
+            .unwrap();
         assert_eq!(found.secret(), "pa:ss");
         assert!(credentials().logout("docker.io").unwrap());
         assert!(!credentials().logout("docker.io").unwrap());
@@ -543,7 +557,8 @@ esac"#,
     fn login_makes_the_file_that_is_named_and_keeps_links() {
         let root = tempfile::tempdir().unwrap();
         let named = root.path().join("new/auth.json");
-        let environment = Environment::of(root.path(), &[("REGISTRY_AUTH_FILE", named.as_os_str())]);
+        let environment =
+            Environment::of(root.path(), &[("REGISTRY_AUTH_FILE", named.as_os_str())]);
         let credentials = Credentials::new(environment.clone(), NO_LIMIT);
         let password = Secret::new("p".to_owned());
         credentials.login("docker.io", "me", &password).unwrap();
@@ -561,7 +576,10 @@ esac"#,
         std::fs::write(&real, "{ not json hunter2").unwrap();
         let error = credentials.login("x.io", "me", &password).unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
-        assert_eq!(std::fs::read_to_string(&real).unwrap(), "{ not json hunter2");
+        assert_eq!(
+            std::fs::read_to_string(&real).unwrap(),
+            "{ not json hunter2"
+        );
     }
 
     #[test]
@@ -588,7 +606,11 @@ esac"#,
         let credentials = || Credentials::new(environment.clone(), NO_LIMIT);
         let password = Secret::new("hunter2".to_owned());
         credentials().login("reg.io", "me", &password).unwrap();
-        assert!(!std::fs::read_to_string(&config).unwrap().contains("hunter2"));
+        assert!(
+            !std::fs::read_to_string(&config)
+                .unwrap()
+                .contains("hunter2")
+        );
         let found = credentials().find("reg.io", "a").unwrap();
         assert_eq!(user(found).as_deref(), Some("me"));
         assert!(credentials().logout("reg.io").unwrap());

@@ -363,9 +363,7 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
 fn without_password(url: &str) -> String {
     match url.rsplit_once('@') {
         Some((before, after)) => {
-            let scheme = before
-                .split_once("://")
-                .map_or("", |(scheme, _)| scheme);
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
             format!("{scheme}://***@{after}")
         }
         None => url.to_owned(),
@@ -449,7 +447,11 @@ mod tests {
 
     #[test]
     fn insecure_entries_match_a_host_with_or_without_its_port() {
-        let rules = rules(&[], &["reg.corp", "10.0.0.1:5000", "http://url.corp/", "[::5]"]).unwrap();
+        let rules = rules(
+            &[],
+            &["reg.corp", "10.0.0.1:5000", "http://url.corp/", "[::5]"],
+        )
+        .unwrap();
         for (authority, insecure) in [
             ("reg.corp", true),
             ("reg.corp:5000", true),
@@ -488,7 +490,11 @@ mod tests {
 
     #[test]
     fn docker_hub_has_one_name_and_another_host() {
-        for name in ["docker.io", "index.docker.io", "https://index.docker.io/v1/"] {
+        for name in [
+            "docker.io",
+            "index.docker.io",
+            "https://index.docker.io/v1/",
+        ] {
             let site = Site::of_registry(name);
             assert_eq!(site.registry, "docker.io");
             assert_eq!(site.authority, "registry-1.docker.io");
@@ -502,22 +508,45 @@ mod tests {
             let host = Host::new(Site::of_registry(registry), &rules);
             let asked = Url::parse(asked).unwrap();
             assert_eq!(
-                host.location(&asked, location).ok().as_ref().map(Url::as_str),
+                host.location(&asked, location)
+                    .ok()
+                    .as_ref()
+                    .map(Url::as_str),
                 url,
                 "{location}"
             );
         };
         let asked = "https://r.io/v2/a/blobs/uploads/";
-        check("r.io", asked, "/v2/a/x?y=1", Some("https://r.io/v2/a/x?y=1"));
-        check("r.io", asked, "x", Some("https://r.io/v2/a/blobs/uploads/x"));
+        check(
+            "r.io",
+            asked,
+            "/v2/a/x?y=1",
+            Some("https://r.io/v2/a/x?y=1"),
+        );
+        check(
+            "r.io",
+            asked,
+            "x",
+            Some("https://r.io/v2/a/blobs/uploads/x"),
+        );
         check("r.io", asked, "http://r.io/x", Some("https://r.io/x"));
         check("r.io", asked, "https://s3.io/x", Some("https://s3.io/x"));
         check("r.io", asked, "http://s3.io/x", None);
         check("r.io", asked, "file:///etc/passwd", None);
         check("r.io", asked, "https://[", None);
         let port = "https://r.io:5000/v2/a/";
-        check("r.io:5000", port, "http://r.io/x", Some("https://r.io:5000/x"));
-        check("r.io:5000", port, "http://r.io:5000/x", Some("https://r.io:5000/x"));
+        check(
+            "r.io:5000",
+            port,
+            "http://r.io/x",
+            Some("https://r.io:5000/x"),
+        );
+        check(
+            "r.io:5000",
+            port,
+            "http://r.io:5000/x",
+            Some("https://r.io:5000/x"),
+        );
         let plain = "https://plain.corp/v2/a/";
         check("plain.corp", plain, "http://cdn/x", Some("http://cdn/x"));
     }

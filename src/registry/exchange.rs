@@ -268,7 +268,9 @@ impl Exchange {
             Target::Tail(tail) => tail,
         };
         if let Some(scheme) = host.scheme() {
-            return self.send_to(host, ask, grant, host.url(scheme, tail)?).await;
+            return self
+                .send_to(host, ask, grant, host.url(scheme, tail)?)
+                .await;
         }
         let secure = host.url(Scheme::Https, tail)?;
         let error = match self.send_to(host, ask, grant, secure).await {
@@ -285,8 +287,7 @@ impl Exchange {
         match self.send_to(host, ask, grant, plain).await {
             // What a server of TLS says to plain HTTP: the handshake is what went wrong.
             Ok(answer)
-                if answer.status() == StatusCode::BAD_REQUEST
-                    && matches!(error, RegistryError::Tls { .. }) =>
+                if answer.status() == StatusCode::BAD_REQUEST && is_of_tls_server(&error) =>
             {
                 Err(error)
             }
@@ -404,6 +405,15 @@ fn may_speak_plain(error: &RegistryError) -> bool {
         RegistryError::Tls { source, .. } => !source.to_string().contains("certificate"),
         RegistryError::Connect { unknown_name, .. } => !unknown_name,
         RegistryError::Timeout { .. } | RegistryError::Broken { .. } => true,
+        _ => false,
+    }
+}
+
+/// Tells whether a handshake failed with something that does speak TLS.
+fn is_of_tls_server(error: &RegistryError) -> bool {
+    match error {
+        // What comes back is not TLS at all: an HTTP server's complaint.
+        RegistryError::Tls { source, .. } => !source.to_string().contains("corrupt message"),
         _ => false,
     }
 }

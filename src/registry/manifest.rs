@@ -125,12 +125,11 @@ impl Exchange {
                 });
             }
         }
-        let media_type = kind_of(&bytes, content_type.as_deref()).map_err(|what| {
-            RegistryError::Protocol {
+        let media_type =
+            kind_of(&bytes, content_type.as_deref()).map_err(|what| RegistryError::Protocol {
                 host: endpoint.host.registry().to_owned(),
                 what: format!("the manifest of `{}` {what}", ask.what),
-            }
-        })?;
+            })?;
         Ok(Fetched {
             descriptor: Descriptor {
                 media_type,
@@ -209,12 +208,7 @@ impl Exchange {
             what: what.to_owned(),
         };
         let mut tags = Vec::new();
-        let mut ask = Ask::read(
-            Method::GET,
-            endpoint,
-            "tags/list?n=1000",
-            &endpoint.name(),
-        );
+        let mut ask = Ask::read(Method::GET, endpoint, "tags/list?n=1000", &endpoint.name());
         for _ in 0..MOST_TAG_PAGES {
             let answer = self.ask(endpoint, &ask, &[]).await?;
             let asked = answer.response.url().clone();
@@ -334,7 +328,9 @@ fn kind_of(bytes: &[u8], content_type: Option<&str>) -> Result<String, String> {
         }
     };
     if contradicts {
-        return Err(format!("has the media type `{kind}` and the parts of another"));
+        return Err(format!(
+            "has the media type `{kind}` and the parts of another"
+        ));
     }
     Ok(kind.to_owned())
 }
@@ -380,7 +376,11 @@ mod tests {
         let liar = format!(r#"{{"mediaType":"{OCI_INDEX}","layers":[]}}"#);
         check(&liar, None, Err("parts of another"));
         check(r#"{"manifests":[],"layers":[]}"#, None, Err("both"));
-        check(r#"{"schemaVersion":1,"fsLayers":[]}"#, None, Err("schema 1"));
+        check(
+            r#"{"schemaVersion":1,"fsLayers":[]}"#,
+            None,
+            Err("schema 1"),
+        );
         check(r#"{"mediaType":"text/x\u001b"}"#, None, Err("`text/x`"));
         check("{}", Some("text/html"), Err("`text/html`"));
         check("<html>", Some(OCI_INDEX), Err("JSON"));
@@ -389,7 +389,10 @@ mod tests {
     #[test]
     fn the_next_page_is_found_among_links() {
         let check = |header: &str, next: Option<&str>| assert_eq!(next_link(header), next);
-        check(r#"</v2/a/tags/list?last=b&n=2>; rel="next""#, Some("/v2/a/tags/list?last=b&n=2"));
+        check(
+            r#"</v2/a/tags/list?last=b&n=2>; rel="next""#,
+            Some("/v2/a/tags/list?last=b&n=2"),
+        );
         check(r#"<x>; rel="prev", <y>;rel=next"#, Some("y"));
         check("<x>; rel=\"prev\"", None);
         check("<x", None);

@@ -103,11 +103,7 @@ impl Resolve for Names {
 
 /// The port 0 stands for the URL's.
 fn addresses(found: Vec<IpAddr>) -> Addrs {
-    Box::new(
-        found
-            .into_iter()
-            .map(|address| SocketAddr::new(address, 0)),
-    )
+    Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0)))
 }
 
 /// Finds a name in the text of `/etc/hosts`.

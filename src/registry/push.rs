@@ -114,9 +114,7 @@ impl Push<'_> {
     }
 
     fn what(&self) -> String {
-        self.image
-            .with_digest(self.descriptor.digest)
-            .to_string()
+        self.image.with_digest(self.descriptor.digest).to_string()
     }
 
     async fn exists(&self, endpoint: &Endpoint) -> Result<bool, RegistryError> {
@@ -165,12 +163,7 @@ impl Push<'_> {
 
     /// Tells the registry that a session will not be used. It would time out anyway.
     async fn give_up(&self, endpoint: &Endpoint, session: Url) {
-        let ask = Ask::write(
-            Method::DELETE,
-            endpoint,
-            Target::Url(session),
-            &self.what(),
-        );
+        let ask = Ask::write(Method::DELETE, endpoint, Target::Url(session), &self.what());
         drop(self.exchange.ask_once(endpoint, &ask, &[]).await);
     }
 
@@ -349,9 +342,7 @@ impl Push<'_> {
                 host: endpoint.host.registry().to_owned(),
                 what: "an upload has no `Location`".to_owned(),
             })?;
-        endpoint
-            .host
-            .location(answer.response.url(), location)
+        endpoint.host.location(answer.response.url(), location)
     }
 
     fn with_digest(&self, session: &Url) -> Url {
@@ -566,7 +557,10 @@ fn status_of(error: &RegistryError) -> Option<u16> {
 /// Reads the `Range` of an upload, `0-END` with END included. `0-0` is what registries say of an empty one.
 fn bytes_taken(text: &str) -> Option<u64> {
     let text = text.trim();
-    let (start, end) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
+    let (start, end) = text
+        .strip_prefix("bytes=")
+        .unwrap_or(text)
+        .split_once('-')?;
     if start.trim() != "0" {
         return None;
     }

@@ -229,7 +229,9 @@ impl Verifier {
                 let (store, mut pinned) = match roots {
                     Ok(roots) => (roots.store, roots.pinned),
                     // A host with roots of its own needs no others.
-                    Err(_) if !self.own.is_empty() => (Arc::new(RootCertStore::empty()), Vec::new()),
+                    Err(_) if !self.own.is_empty() => {
+                        (Arc::new(RootCertStore::empty()), Vec::new())
+                    }
                     Err(error) => return Err(error),
                 };
                 let store = if self.own.is_empty() {
@@ -263,13 +265,8 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         let (verifier, pinned) = self.inner()?;
-        let verdict = verifier.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
+        let verdict =
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {
             // A self-signed certificate made with `openssl req -x509` says that it is an authority, and webpki does not take an
             // authority as a server. Where the user named this very certificate, its name is what remains to be checked.

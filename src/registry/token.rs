@@ -143,12 +143,13 @@ impl Grant {
         had_credentials: bool,
         host: &Host,
     ) -> Result<Grant, RegistryError> {
-        let mut header = HeaderValue::from_str(&format!("{scheme} {}", secret.reveal())).map_err(
-            |_| RegistryError::Protocol {
-                host: host.registry().to_owned(),
-                what: "a token holds characters that no header can".to_owned(),
-            },
-        )?;
+        let mut header =
+            HeaderValue::from_str(&format!("{scheme} {}", secret.reveal())).map_err(|_| {
+                RegistryError::Protocol {
+                    host: host.registry().to_owned(),
+                    what: "a token holds characters that no header can".to_owned(),
+                }
+            })?;
         header.set_sensitive(true);
         Ok(Grant {
             header,
@@ -238,7 +239,10 @@ impl Exchange {
         let mut state = endpoint.host.auth.state.lock().await;
         match state.demand.clone() {
             None => Ok(None),
-            Some(demand) => self.grant(endpoint, &mut state, &demand, scopes, None).await,
+            Some(demand) => {
+                self.grant(endpoint, &mut state, &demand, scopes, None)
+                    .await
+            }
         }
     }
 
@@ -570,9 +574,9 @@ fn demand(
         host: host.registry().to_owned(),
         what: what.to_owned(),
     };
-    let bearer = challenges
-        .iter()
-        .find(|challenge| challenge.scheme == "bearer" && challenge.parameters.contains_key("realm"));
+    let bearer = challenges.iter().find(|challenge| {
+        challenge.scheme == "bearer" && challenge.parameters.contains_key("realm")
+    });
     if let Some(bearer) = bearer {
         let realm = Url::parse(&bearer.parameters["realm"])
             .ok()
@@ -609,7 +613,10 @@ mod tests {
         assert!(!Scopes::pull("a/b").covers(&push));
         assert!(!push.covers(&Scopes::pull("a")));
         let both = Scopes::push("a").and("b", &["pull"]);
-        assert_eq!(both.words(), ["repository:a:pull,push", "repository:b:pull"]);
+        assert_eq!(
+            both.words(),
+            ["repository:a:pull,push", "repository:b:pull"]
+        );
         assert!(both.covers(&Scopes::push("a")));
         assert_eq!(
             Scopes::pull("a").union(&Scopes::parse("repository:a:push,pull")),
@@ -624,7 +631,10 @@ mod tests {
         };
         check("", &[]);
         check("repository:a/b:push,pull", &["repository:a/b:pull,push"]);
-        check("repository:host:5000/a:pull", &["repository:host:5000/a:pull"]);
+        check(
+            "repository:host:5000/a:pull",
+            &["repository:host:5000/a:pull"],
+        );
         check("registry:catalog:* aws", &["aws", "registry:catalog:*"]);
         check("repository:a:", &["repository:a:"]);
         check("odd:", &["odd:"]);
