@@ -116,36 +116,24 @@ impl Credentials {
             return Ok(places.clone());
         }
         let environment = &self.environment;
+        let runtime = environment.path("XDG_RUNTIME_DIR");
+        let is_docker_named = environment.get("DOCKER_CONFIG").is_some();
+        let before = [
+            (environment.path("REGISTRY_AUTH_FILE"), true),
+            (runtime.map(|at| at.join("containers/auth.json")), false),
+            (environment.user_config("containers/auth.json"), false),
+        ];
         let mut places = Vec::new();
-        let mut read = |path: Option<PathBuf>, is_named: bool| {
-            if let Some(path) = path
-                && let Some(text) = read_file(&path, is_named)?
-            {
-                places.push(AuthFile::parse(&path.display().to_string(), &text)?);
-            }
-            Ok(())
-        };
-        read(environment.path("REGISTRY_AUTH_FILE"), true)?;
-        read(
-            environment
-                .path("XDG_RUNTIME_DIR")
-                .map(|directory| directory.join("containers/auth.json")),
-            false,
-        )?;
-        read(environment.user_config("containers/auth.json"), false)?;
+        for (path, is_named) in before {
+            places.extend(read_place(path, is_named)?);
+        }
         if let Some(text) = environment.get("DOCKER_AUTH_CONFIG") {
             places.push(AuthFile::parse(
                 "DOCKER_AUTH_CONFIG",
                 &text.to_string_lossy(),
             )?);
         }
-        // The closure's borrow ended; the last place comes after the variable.
-        let path = self.docker_config();
-        if let Some(path) = path
-            && let Some(text) = read_file(&path, environment.get("DOCKER_CONFIG").is_some())?
-        {
-            places.push(AuthFile::parse(&path.display().to_string(), &text)?);
-        }
+        places.extend(read_place(self.docker_config(), is_docker_named)?);
         let places = Arc::new(places);
         *slot = Some(places.clone());
         Ok(places)
@@ -328,6 +316,15 @@ impl Document {
             drop(std::fs::remove_file(&beside));
         }
         written
+    }
+}
+
+/// Reads a file and understands it.
+fn read_place(path: Option<PathBuf>, is_named: bool) -> Result<Option<AuthFile>, RegistryError> {
+    let Some(path) = path else { return Ok(None) };
+    match read_file(&path, is_named)? {
+        Some(text) => AuthFile::parse(&path.display().to_string(), &text).map(Some),
+        None => Ok(None),
     }
 }
 

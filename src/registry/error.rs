@@ -413,7 +413,7 @@ impl Cause {
 
     /// Walks an error's sources.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Cause {
-        const EMPTY_LAYERS: [&str; 7] = [
+        const EMPTY_LAYERS: [&str; 9] = [
             "error sending request",
             "client error (",
             "error trying to connect",
@@ -421,6 +421,8 @@ impl Cause {
             "error reading a body from connection",
             "error decoding response body",
             "connection error",
+            "dns error",
+            "error resolving DNS",
         ];
         let mut texts: Vec<String> = Vec::new();
         let mut next = Some(error);

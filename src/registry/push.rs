@@ -8,8 +8,10 @@
 //! POST ───────────┴─ PATCH (all that is left) ─ PUT ?digest= ▶ uploaded
 //!         ▲             │ cut                     │ cut
 //!         └─ gone ── GET (how far?) ◀─────────────┘
-//! POST ─ PUT ?digest= with all bytes, where PATCH is refused
+//! POST ─ PUT ?digest= with all bytes, for small blobs and where PATCH is refused
 //! ```
+//!
+//! Not every registry can go on: the widespread `distribution` daemon cancels an upload whose PATCH was cut. Then it begins anew.
 //!
 //! Bytes are read on the caller's thread and cross a bounded channel to the request, so that a source may be anything that reads.
 
@@ -74,6 +76,16 @@ enum Stage {
         session: Url,
     },
     Done,
+}
+
+/// How the bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Pieces,
+    /// In one request, because that is one less.
+    WholeSinceSmall,
+    /// In one request, because the registry refused pieces.
+    WholeSinceRefused,
 }
 
 /// What came of asking for a mount.
@@ -172,9 +184,15 @@ impl Push<'_> {
         let mut stage = first;
         let mut furthest = 0;
         let mut refused_wholes = 0;
-        let mut in_pieces = !endpoint.host.wants_whole_uploads();
+        let mut way = if endpoint.host.wants_whole_uploads() {
+            Way::WholeSinceRefused
+        } else if self.descriptor.size <= self.exchange.tuning().small_blob {
+            Way::WholeSinceSmall
+        } else {
+            Way::Pieces
+        };
         loop {
-            let error = match self.step(endpoint, &stage, in_pieces) {
+            let error = match self.step(endpoint, &stage, way) {
                 Ok(Stage::Done) => break,
                 Ok(next) => {
                     if let Stage::Send { offset, .. } = next
@@ -192,8 +210,14 @@ impl Push<'_> {
             let is_refusal = matches!(status, Some(400 | 404 | 405 | 415 | 416 | 501));
             let next = match (&stage, is_refusal) {
                 // A registry or a proxy that does not know uploads in pieces.
-                (Stage::Send { offset: 0, .. }, true) if in_pieces => {
-                    in_pieces = false;
+                (Stage::Send { offset: 0, .. }, true) if way == Way::Pieces => {
+                    way = Way::WholeSinceRefused;
+                    stage = Stage::Begin;
+                    continue;
+                }
+                // Or the other way round.
+                (Stage::SendWhole { .. }, true) if way == Way::WholeSinceSmall => {
+                    way = Way::Pieces;
                     stage = Stage::Begin;
                     continue;
                 }
@@ -220,18 +244,13 @@ impl Push<'_> {
                 None => self.reactor.block_on(self.recover(endpoint, stage))?,
             };
         }
-        if !in_pieces {
+        if way == Way::WholeSinceRefused {
             endpoint.host.set_wants_whole_uploads();
         }
         Ok(())
     }
 
-    fn step(
-        &self,
-        endpoint: &Endpoint,
-        stage: &Stage,
-        in_pieces: bool,
-    ) -> Result<Stage, RegistryError> {
+    fn step(&self, endpoint: &Endpoint, stage: &Stage, way: Way) -> Result<Stage, RegistryError> {
         let size = self.descriptor.size;
         match stage {
             Stage::Begin => {
@@ -241,7 +260,7 @@ impl Push<'_> {
             Stage::Send { session, offset } if *offset >= size => Ok(Stage::Commit {
                 session: session.clone(),
             }),
-            Stage::Send { session, .. } if !in_pieces => Ok(Stage::SendWhole {
+            Stage::Send { session, .. } if way != Way::Pieces => Ok(Stage::SendWhole {
                 session: session.clone(),
             }),
             Stage::Send { session, offset } => {

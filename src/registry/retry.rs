@@ -24,6 +24,8 @@ pub(super) struct Tuning {
     pub(super) longest_retry_after: Duration,
     /// A transfer that got this much further earns its attempts anew.
     pub(super) progress: u64,
+    /// A blob of at most this size goes up with its commit: one request less, and nothing worth resuming.
+    pub(super) small_blob: u64,
 }
 
 impl Default for Tuning {
@@ -38,6 +40,7 @@ impl Default for Tuning {
             longest_pause: Duration::from_secs(10),
             longest_retry_after: Duration::from_secs(60),
             progress: 1024 * 1024,
+            small_blob: 64 * 1024,
         }
     }
 }
@@ -50,6 +53,7 @@ impl Tuning {
             pause: Duration::from_micros(10),
             longest_pause: Duration::from_micros(100),
             progress: 1,
+            small_blob: 0,
             ..Tuning::default()
         }
     }

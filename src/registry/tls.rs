@@ -207,7 +207,13 @@ struct Verifier {
     provider: Arc<CryptoProvider>,
     common: Arc<OnceLock<Result<Roots, String>>>,
     own: Vec<CertificateDer<'static>>,
-    inner: OnceLock<Result<(Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>), String>>,
+    inner: OnceLock<Result<Inner, String>>,
+}
+
+/// What a full check needs.
+struct Inner {
+    verifier: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -217,9 +223,7 @@ impl std::fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    fn inner(
-        &self,
-    ) -> Result<&(Arc<WebPkiServerVerifier>, Vec<CertificateDer<'static>>), rustls::Error> {
+    fn inner(&self) -> Result<&Inner, rustls::Error> {
         self.inner
             .get_or_init(|| {
                 let roots = self
@@ -244,7 +248,7 @@ impl Verifier {
                 pinned.extend(self.own.iter().cloned());
                 WebPkiServerVerifier::builder_with_provider(store, self.provider.clone())
                     .build()
-                    .map(|verifier| (verifier, pinned))
+                    .map(|verifier| Inner { verifier, pinned })
                     .map_err(|error| error.to_string())
             })
             .as_ref()
@@ -264,7 +268,7 @@ impl ServerCertVerifier for Verifier {
         if self.check == Check::Nothing {
             return Ok(ServerCertVerified::assertion());
         }
-        let (verifier, pinned) = self.inner()?;
+        let Inner { verifier, pinned } = self.inner()?;
         let verdict =
             verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verdict {

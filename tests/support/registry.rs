@@ -209,12 +209,15 @@ struct Shared {
     state: Mutex<State>,
 }
 
+/// Things of repositories, by repository and by a name in it.
+type Named<T> = BTreeMap<(String, String), T>;
+
 #[derive(Default)]
 struct State {
     habits: Habits,
-    blobs: BTreeMap<(String, String), Arc<Vec<u8>>>,
-    /// By repository and reference, which is a tag or a digest: media type, bytes.
-    manifests: BTreeMap<(String, String), (String, Arc<Vec<u8>>)>,
+    blobs: Named<Arc<Vec<u8>>>,
+    /// By tag and by digest: media type, bytes.
+    manifests: Named<(String, Arc<Vec<u8>>)>,
     uploads: BTreeMap<String, Vec<u8>>,
     /// Token to the rights that it carries: repository, action.
     tokens: BTreeMap<String, Vec<(String, String)>>,
@@ -414,6 +417,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         let Ok(connection) = connection else { continue };
+        // Head and body are written apart; without this the second waits for the peer's delayed acknowledgement.
+        drop(connection.set_nodelay(true));
         let mut state = shared.state();
         state.last_number += 1;
         let number = state.last_number;

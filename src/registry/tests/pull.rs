@@ -176,7 +176,7 @@ fn a_host_that_is_silent_is_given_up() {
     let bytes = noise(1000);
     fake.put_blob("a", &bytes);
     let client = client_with(&[], RegistryOptions::default(), Threads::Some, |tuning| {
-        tuning.idle = Duration::from_millis(30);
+        tuning.idle = Duration::from_millis(150);
         tuning.tries = 2;
     });
     let image = image(&fake, "a:1");

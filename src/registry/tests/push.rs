@@ -268,6 +268,33 @@ fn where_pieces_are_refused_the_whole_is_sent() {
 }
 
 #[test]
+fn small_blobs_take_a_request_less() {
+    let small = |fake: &FakeRegistry, bytes: &[u8]| {
+        let client = client_with(&[], RegistryOptions::default(), Threads::Some, |tuning| {
+            tuning.small_blob = 1000;
+        });
+        let pushed = push(&client, &image(fake, "a"), bytes).unwrap();
+        assert_eq!(pushed, Pushed::Uploaded);
+        assert!(
+            fake.blob("a", &Digest::of(bytes).to_string())
+                .is_some_and(|found| found == bytes)
+        );
+        steps(fake)
+    };
+    let fake = FakeRegistry::start();
+    assert_eq!(
+        small(&fake, &noise(1000)),
+        ["HEAD 404", "POST 202", "PUT 201"]
+    );
+    assert_eq!(small(&fake, &noise(1001)).len(), 4);
+    // A registry that wants pieces, or a connection that is cut.
+    fake.fault("PUT", "", Fault::Status(405));
+    assert_eq!(small(&fake, &noise(999)).len(), 6);
+    fake.fault("PUT", "", Fault::CutRequest(10));
+    assert_eq!(small(&fake, &noise(998)).len(), 6);
+}
+
+#[test]
 fn what_stays_wrong_is_told() {
     let check = |method: &str, fault: Fault, times: usize, word: &str, most: usize| {
         let fake = FakeRegistry::start();
