@@ -14,7 +14,7 @@ use super::pull::BlobReader;
 use super::push::{OpenAt, Push, Pushed};
 use super::reactor::{Reactor, Threads};
 use super::retry::Tuning;
-use super::token::Scopes;
+use super::scope::Scopes;
 use crate::vocab::{Descriptor, Digest, ImageRef, RegistryOptions, Secret};
 
 /// A client of all registries. Clones share connections, tokens and what was learned about hosts.
@@ -50,8 +50,34 @@ impl Client {
         environment: Environment,
         tuning: Tuning,
     ) -> Result<Client, RegistryError> {
-        let rules = Rules::new(options)?;
         let credentials = Credentials::new(environment.clone(), tuning.helper);
+        Client::assemble(options, threads, credentials, environment, tuning)
+    }
+
+    /// The same with credentials of the caller's choice.
+    pub fn with_credentials(
+        options: &RegistryOptions,
+        threads: Threads,
+        credentials: Credentials,
+    ) -> Result<Client, RegistryError> {
+        let environment = Environment::of_process();
+        Client::assemble(
+            options,
+            threads,
+            credentials,
+            environment,
+            Tuning::default(),
+        )
+    }
+
+    fn assemble(
+        options: &RegistryOptions,
+        threads: Threads,
+        credentials: Credentials,
+        environment: Environment,
+        tuning: Tuning,
+    ) -> Result<Client, RegistryError> {
+        let rules = Rules::new(options)?;
         Ok(Client {
             exchange: Arc::new(Exchange::new(
                 rules.clone(),

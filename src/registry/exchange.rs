@@ -16,7 +16,8 @@ use super::endpoint::{Endpoint, Host, Rules, Scheme, Site};
 use super::environment::Environment;
 use super::error::{Action, RegistryError, Said};
 use super::retry::{self, Tries, Tuning};
-use super::token::{Grant, Scopes};
+use super::scope::Scopes;
+use super::token::Grant;
 use super::transport::{Answer, Outgoing, Transport};
 use crate::vocab::{Digest, ImageRef};
 

@@ -10,7 +10,7 @@
 //!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut
 //!        ▼
 //!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors
-//!        ├─ token      Basic and bearer tokens   ◀── challenge     ◀── credentials ◀── auth_file, helper
+//!        ├─ token      Basic and bearer tokens   ◀── challenge     ◀── credentials, login ◀── auth_file, helper
 //!        ├─ retry      limits and pauses
 //!        ▼
 //!     transport        one request to its answer                   ◀── tls, names
@@ -29,12 +29,14 @@ mod environment;
 mod error;
 mod exchange;
 mod helper;
+mod login;
 mod manifest;
 mod names;
 mod pull;
 mod push;
 mod reactor;
 mod retry;
+mod scope;
 mod tls;
 mod token;
 mod transport;
@@ -46,8 +48,9 @@ mod fake;
 mod tests;
 
 pub use client::Client;
-pub use credentials::{Credentials, login, logout};
+pub use credentials::Credentials;
 pub use error::{Action, Cause, RegistryError, Said};
+pub use login::{login, logout};
 pub use manifest::{Fetched, Resolved};
 pub use pull::BlobReader;
 pub use push::{OpenAt, Pushed};

@@ -28,7 +28,7 @@ use super::endpoint::Endpoint;
 use super::error::{Cause, RegistryError};
 use super::exchange::{Ask, Exchange, Target};
 use super::reactor::Reactor;
-use super::token::Scopes;
+use super::scope::Scopes;
 use super::transport::{Answer, failure};
 use crate::vocab::{Descriptor, ImageRef};
 

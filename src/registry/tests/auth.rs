@@ -322,6 +322,19 @@ fn repositories_may_have_accounts_of_their_own() {
 }
 
 #[test]
+fn credentials_may_be_given_by_name() {
+    let fake = bearer(|rules| rules.public = false);
+    let credentials = super::super::Credentials::of_process().with(
+        &fake.host(),
+        "writer",
+        Secret::new("hunter2".to_owned()),
+    );
+    let client =
+        Client::with_credentials(&RegistryOptions::default(), Threads::Some, credentials).unwrap();
+    client.resolve(&image(&fake, "a:1")).unwrap();
+}
+
+#[test]
 fn logins_are_checked_where_they_are_meant_for() {
     let right = Secret::new("hunter2".to_owned());
     let wrong = Secret::new("hunter9".to_owned());
