@@ -1,2 +1,38 @@
 //! Build inputs: directories of the host and roots of stages; which of their files an instruction selects, and the digest of
 //! what was selected.
+//!
+//! In: an opened directory ([`Source`]), the pattern and flags of one source word ([`Query`]). Out: a [`Selection`], which
+//! names files and holds none; its digest; and a [`Walk`] over it, by which the worker copies. Nothing here writes, but for the
+//! stat cache.
+//!
+//! Invariants: a look-up never leaves the source's root, whatever links say and whoever swaps them meanwhile: every component
+//! is opened by itself, on the descriptor of its parent, without following links; links are read and followed by us, with the
+//! root as `/`. A selection is opened again the same way when it is used, and then a link on its path is an error. Neither
+//! depth nor size of a tree costs stack or descriptors: lists are explicit, and only the innermost directories stay open.
+//!
+//! Not here: tar, git and http contexts; looking up owners; the ignore language itself, which is `dockerfile`'s.
+
+mod digest;
+mod error;
+mod ignore_file;
+mod list;
+mod meta;
+mod resolve;
+mod select;
+mod source;
+mod stat_cache;
+#[cfg(test)]
+pub(crate) mod testing;
+mod trail;
+mod walk;
+mod xattrs;
+
+pub use error::{ContextError, SelectError};
+pub use ignore_file::ignore_file;
+pub use list::list;
+pub use meta::{Kind, Meta};
+pub use select::{ParentDirectory, Query, SelectedRoot, Selection, select};
+pub use source::Source;
+pub use trail::{Trail, descend, open_directory};
+pub use walk::{Node, Visit, Walk, open_file};
+pub use xattrs::{Xattrs, read_xattrs};

@@ -1,0 +1,143 @@
+//! An opened directory and how its files are to be read.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::error::ContextError;
+use super::meta::Meta;
+use super::stat_cache::StatCache;
+use super::trail::descend;
+use super::xattrs::{Xattrs, read_xattrs};
+use crate::dockerfile::IgnorePatterns;
+
+/// A tree that instructions copy from. Dropping it writes what its stat cache has learnt.
+#[derive(Debug)]
+pub struct Source {
+    root: OwnedFd,
+    owners: Owners,
+    pub(super) ignore: Option<IgnorePatterns>,
+    ignore_text: String,
+    pub(super) cache: Option<Mutex<StatCache>>,
+    pub(super) threads: usize,
+}
+
+/// To whom a source's files belong in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owners {
+    /// Ids of the host mean nothing in an image: everything is 0:0.
+    Root,
+    Kept,
+}
+
+impl Source {
+    /// Opens a directory of the host. Its files read as owned by 0:0, and what `ignore` excludes is not in it.
+    pub fn directory(path: &Path, ignore: Option<IgnorePatterns>) -> Result<Source, ContextError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty()).map_err(|error| ContextError::Io {
+            verb: "open the directory",
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
+        Ok(Source {
+            root,
+            owners: Owners::Root,
+            ignore,
+            ignore_text: String::new(),
+            cache: None,
+            threads: 1,
+        })
+    }
+
+    /// Takes the root of a stage, opened for reading. Owners are kept, nothing is ignored.
+    pub fn tree(root: OwnedFd) -> Source {
+        Source {
+            root,
+            owners: Owners::Kept,
+            ignore: None,
+            ignore_text: String::new(),
+            cache: None,
+            threads: 1,
+        }
+    }
+
+    /// Tells the text that the ignore patterns were read from, so that errors can quote it.
+    pub fn with_ignore_text(mut self, text: String) -> Source {
+        self.ignore_text = text;
+        self
+    }
+
+    /// Remembers content hashes in the file `path`, which is read when it is first needed.
+    pub fn with_stat_cache(mut self, path: PathBuf) -> Source {
+        self.cache = Some(Mutex::new(StatCache::new(path)));
+        self
+    }
+
+    /// Allows so many threads to hash contents. Without this call everything happens in the calling thread, as it must
+    /// before a process may enter a user namespace.
+    pub fn with_threads(mut self, threads: usize) -> Source {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// Writes what the stat cache has learnt. Dropping the source does so too, but cannot say what went wrong.
+    pub fn save_stat_cache(&self) -> Result<(), ContextError> {
+        match &self.cache {
+            Some(cache) => cache.lock().unwrap_or_else(|e| e.into_inner()).save(),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Opens a directory by its path without links, as selections hold it. A link on the way means that someone replaced it.
+    pub fn open(&self, path: &[u8]) -> Result<OwnedFd, ContextError> {
+        descend(&self.root, path).map_err(|error| match error {
+            rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => ContextError::Changed {
+                path: super::error::shown(path),
+            },
+            error => ContextError::io("open the directory", path, error),
+        })
+    }
+
+    /// Returns what a directory that `--parents` makes takes from the source's directory `path`: nothing but the time if the
+    /// directory itself is excluded.
+    pub fn parent_metadata(&self, path: &[u8]) -> Result<(Meta, Xattrs), ContextError> {
+        let directory = self.open(path)?;
+        let meta = Meta::of(&directory).map_err(|error| ContextError::io("stat", path, error))?;
+        let is_excluded =
+            |ignore: &IgnorePatterns| !path.is_empty() && ignore.decide(path).excluded;
+        if self.ignore.as_ref().is_some_and(is_excluded) {
+            return Ok((meta.implied(), Xattrs::new()));
+        }
+        let xattrs = read_xattrs(&directory)
+            .map_err(|error| ContextError::io("read attributes of", path, error))?;
+        Ok((self.as_owned(meta), xattrs))
+    }
+
+    /// Returns a line of the ignore file, counted from 1; empty if its text is not known.
+    pub(super) fn ignore_line(&self, line: usize) -> String {
+        let text = self.ignore_text.lines().nth(line.saturating_sub(1));
+        text.unwrap_or_default().trim().to_owned()
+    }
+
+    /// Turns what the kernel says of a file into what the image will say.
+    pub fn as_owned(&self, mut meta: Meta) -> Meta {
+        if self.owners == Owners::Root {
+            (meta.uid, meta.gid) = (0, 0);
+        }
+        meta
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // A cache that cannot be written costs time in the next build and nothing else.
+        drop(self.save_stat_cache());
+    }
+}
