@@ -1,0 +1,309 @@
+//! Finds the destination in the root and makes what is missing of it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, Dir, Mode, fchmod, fchown, mkdirat, readlinkat, unlinkat};
+use rustix::io::Errno;
+
+use super::{Copier, CopyError, io};
+use crate::context::{Kind, Meta, Trail, open_directory};
+
+/// As many links as the kernel follows in one path.
+const MOST_LINKS: usize = 40;
+
+/// Where a path leads. `path` is the directory's, without links and relative to the root.
+pub(super) enum Place {
+    Directory {
+        directory: OwnedFd,
+        path: Vec<u8>,
+    },
+    /// A name in a directory that is free, or taken by something to be replaced.
+    Entry {
+        directory: OwnedFd,
+        path: Vec<u8>,
+        name: Vec<u8>,
+    },
+}
+
+enum Step {
+    Name(Vec<u8>),
+    Up,
+    Root,
+}
+
+/// The directories from the root to where a look-up stands.
+struct Position<'a> {
+    root: BorrowedFd<'a>,
+    below: Vec<(Vec<u8>, OwnedFd)>,
+}
+
+impl Position<'_> {
+    fn directory(&self) -> BorrowedFd<'_> {
+        match self.below.last() {
+            Some((_, directory)) => directory.as_fd(),
+            None => self.root,
+        }
+    }
+
+    fn path(&self) -> Vec<u8> {
+        let names: Vec<&[u8]> = self.below.iter().map(|(name, _)| &name[..]).collect();
+        names.join(&b'/')
+    }
+
+    fn shown(&self, name: &[u8]) -> PathBuf {
+        shown(&self.path(), name)
+    }
+
+    /// Ends the look-up here.
+    fn into_directory(mut self) -> Result<(OwnedFd, Vec<u8>), CopyError> {
+        let path = self.path();
+        let directory = match self.below.pop() {
+            Some((_, directory)) => directory,
+            None => open_directory(self.root, ".")
+                .map_err(|error| io("open the directory", shown(b"", b""), error))?,
+        };
+        Ok((directory, path))
+    }
+}
+
+impl Copier<'_> {
+    /// Tells whether the destination is a directory already; with `link` nothing is there that counts.
+    pub(super) fn is_existing_directory(&self) -> Result<bool, CopyError> {
+        let mut position = self.position();
+        let (mut links, mut steps) = (0, Vec::new());
+        push_steps(self.options.destination.as_bytes(), &mut steps);
+        while let Some(step) = steps.pop() {
+            let Some(name) = position.take(step) else {
+                continue;
+            };
+            if self.options.link {
+                return Ok(false);
+            }
+            match Meta::at(position.directory(), &name[..]).map(|meta| meta.kind) {
+                Ok(Kind::Directory) => self.go_into(&mut position, name)?,
+                Ok(Kind::Symlink) => drop(self.follow(&position, &name, &mut links, &mut steps)?),
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(false),
+                Err(error) => return Err(io("stat", position.shown(&name), error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes to `path` and makes the directories that are missing on the way, and the last one too if `is_directory`.
+    pub(super) fn locate(&self, path: &[u8], mut is_directory: bool) -> Result<Place, CopyError> {
+        let mut position = self.position();
+        let (mut links, mut steps) = (0, Vec::new());
+        push_steps(path, &mut steps);
+        while let Some(step) = steps.pop() {
+            let Some(name) = position.take(step) else {
+                continue;
+            };
+            let is_last = steps.is_empty() && !is_directory;
+            let kind = match Meta::at(position.directory(), &name[..]) {
+                Ok(meta) => Some(meta.kind),
+                Err(Errno::NOENT) => None,
+                Err(error) => return Err(io("stat", position.shown(&name), error)),
+            };
+            match kind {
+                // What is there counts for nothing: the layer is made as on an empty root.
+                _ if is_last && self.options.link => return entry(position, name),
+                Some(Kind::Directory) => {
+                    self.go_into(&mut position, name)?;
+                    if self.options.link {
+                        self.finish_implied(&position)?;
+                        self.stamp(position.directory(), &position.path())?;
+                    }
+                }
+                Some(Kind::Symlink) if !self.options.link => {
+                    let target = self.follow(&position, &name, &mut links, &mut steps);
+                    is_directory |= target? && is_last;
+                }
+                None | Some(_) if is_last => return entry(position, name),
+                None => self.make(&mut position, name)?,
+                Some(_) if self.options.link => {
+                    remove(position.directory(), &name)
+                        .map_err(|error| io("remove", position.shown(&name), error))?;
+                    self.make(&mut position, name)?;
+                }
+                Some(_) => {
+                    return Err(CopyError::NotADirectory {
+                        path: position.shown(&name),
+                    });
+                }
+            }
+        }
+        let (directory, path) = position.into_directory()?;
+        Ok(Place::Directory { directory, path })
+    }
+
+    fn position(&self) -> Position<'_> {
+        Position {
+            root: self.root,
+            below: Vec::new(),
+        }
+    }
+
+    fn go_into(&self, position: &mut Position<'_>, name: Vec<u8>) -> Result<(), CopyError> {
+        let directory = open_directory(position.directory(), &name[..])
+            .map_err(|error| io("open the directory", position.shown(&name), error))?;
+        position.below.push((name, directory));
+        Ok(())
+    }
+
+    /// Makes an implied directory and goes into it. The one that holds it has changed, too.
+    fn make(&self, position: &mut Position<'_>, name: Vec<u8>) -> Result<(), CopyError> {
+        mkdirat(position.directory(), &name[..], Mode::RWXU)
+            .map_err(|error| io("make the directory", position.shown(&name), error))?;
+        self.stamp(position.directory(), &position.path())?;
+        self.go_into(position, name)?;
+        self.finish_implied(position)?;
+        self.stamp(position.directory(), &position.path())
+    }
+
+    /// Gives the innermost directory the mode and owner of one that is made for what it holds.
+    fn finish_implied(&self, position: &Position<'_>) -> Result<(), CopyError> {
+        let directory = position.directory();
+        set_owner(directory, self.owner(), || position.shown(b""))?;
+        let octal = self.options.chmod.and_then(|chmod| chmod.octal());
+        fchmod(
+            directory,
+            Mode::from_raw_mode(octal.unwrap_or(0o755) & 0o777),
+        )
+        .map_err(|error| io("set the mode of", position.shown(b""), error))
+    }
+
+    /// Puts a link's target in front of the steps to go; tells whether it insists on a directory.
+    fn follow(
+        &self,
+        position: &Position<'_>,
+        name: &[u8],
+        links: &mut usize,
+        steps: &mut Vec<Step>,
+    ) -> Result<bool, CopyError> {
+        *links += 1;
+        if *links > MOST_LINKS {
+            return Err(CopyError::Links {
+                path: position.shown(name),
+            });
+        }
+        let target = readlinkat(position.directory(), name, Vec::new())
+            .map_err(|error| io("read the link", position.shown(name), error))?;
+        push_steps(target.as_bytes(), steps);
+        Ok(target.as_bytes().ends_with(b"/"))
+    }
+}
+
+impl Position<'_> {
+    /// Does a step that needs no look-up; returns the name of one that does.
+    fn take(&mut self, step: Step) -> Option<Vec<u8>> {
+        match step {
+            Step::Up => drop(self.below.pop()),
+            Step::Root => self.below.clear(),
+            Step::Name(name) => return Some(name),
+        }
+        None
+    }
+}
+
+fn entry(position: Position<'_>, name: Vec<u8>) -> Result<Place, CopyError> {
+    let (directory, path) = position.into_directory()?;
+    Ok(Place::Entry {
+        directory,
+        path,
+        name,
+    })
+}
+
+/// Puts the steps of `path` on top, the first one last.
+fn push_steps(path: &[u8], steps: &mut Vec<Step>) {
+    for name in path.split(|&byte| byte == b'/').rev() {
+        match name {
+            b"" | b"." => {}
+            b".." => steps.push(Step::Up),
+            name => steps.push(Step::Name(name.to_vec())),
+        }
+    }
+    if path.starts_with(b"/") {
+        steps.push(Step::Root);
+    }
+}
+
+/// Gives an open file to `owner`, if it is not theirs yet.
+pub(super) fn set_owner(
+    file: BorrowedFd<'_>,
+    owner: (u32, u32),
+    path: impl Fn() -> PathBuf,
+) -> Result<(), CopyError> {
+    let meta = Meta::of(file).map_err(|error| io("stat", path(), error))?;
+    if (meta.uid, meta.gid) == owner {
+        return Ok(());
+    }
+    let (uid, gid) = owner;
+    let ids = (
+        rustix::fs::Uid::from_raw(uid),
+        rustix::fs::Gid::from_raw(gid),
+    );
+    fchown(file, Some(ids.0), Some(ids.1)).map_err(|error| CopyError::Owner {
+        path: path(),
+        uid,
+        gid,
+        source: error.into(),
+    })
+}
+
+/// Removes whatever `name` of `directory` is, with all below it, following no link. No recursion: a tree may be deeper than the
+/// stack.
+pub(super) fn remove(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        done => return done,
+    }
+    let mut trail = Trail::new(open_directory(directory, ".")?);
+    let mut frames: Vec<(Vec<u8>, Vec<Vec<u8>>)> = Vec::new();
+    enter(&mut trail, &mut frames, name.to_vec())?;
+    while let Some((_, names)) = frames.last_mut() {
+        let Some(name) = names.pop() else {
+            trail.pop()?;
+            let (name, _) = frames.pop().expect("just seen");
+            unlinkat(trail.directory(), &name[..], AtFlags::REMOVEDIR)?;
+            continue;
+        };
+        match unlinkat(trail.directory(), &name[..], AtFlags::empty()) {
+            Err(Errno::ISDIR) => enter(&mut trail, &mut frames, name)?,
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+fn enter(
+    trail: &mut Trail,
+    frames: &mut Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+    name: Vec<u8>,
+) -> rustix::io::Result<()> {
+    let directory = open_directory(trail.directory(), &name[..])?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => {}
+            name => names.push(name.to_vec()),
+        }
+    }
+    trail.push(directory)?;
+    frames.push((name, names));
+    Ok(())
+}
+
+/// Returns a path for a message, absolute in the root.
+pub(super) fn shown(directory: &[u8], name: &[u8]) -> PathBuf {
+    let mut path = PathBuf::from("/");
+    path.push(OsStr::from_bytes(directory));
+    if !name.is_empty() {
+        path.push(OsStr::from_bytes(name));
+    }
+    path
+}
