@@ -287,7 +287,14 @@ impl<'a> Copier<'a> {
             path: String::from_utf8_lossy(&root.path).into_owned().into(),
         };
         // A link was followed when it was selected: whatever is a link or a directory now was put there since.
-        let meta = Meta::at(&parent, last).map_err(|_| changed())?;
+        let meta = Meta::at(&parent, last).map_err(|error| match error {
+            rustix::io::Errno::NOENT => changed(),
+            error => ContextError::Io {
+                verb: "stat",
+                path: String::from_utf8_lossy(&root.path).into_owned().into(),
+                source: error.into(),
+            },
+        })?;
         if matches!(meta.kind, Kind::Symlink | Kind::Directory) {
             return Err(changed().into());
         }
