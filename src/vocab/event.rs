@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Descriptor, Diagnostic, Platform};
+use super::{Descriptor, Diagnostic, Digest, Platform, SourceText};
 
 /// One line of work that is shown: a step, or a task around the steps (resolving a base, exporting, pushing).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,8 @@ pub enum Stream {
 /// The closed set of things that happen. Events of one vertex come in the order of this list; events of different vertices mix.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The Dockerfile that diagnostics point into.
+    Source(SourceText),
     /// Threads may exist from here on: a live display may start its clock.
     Entered,
     /// A vertex exists. `name` is a full line such as `[build 2/5] RUN make`.
@@ -76,6 +78,8 @@ pub struct Summary {
 pub struct SummaryImage {
     pub platform: Platform,
     pub manifest: Option<Descriptor>,
+    /// The image's ID: the digest of its config.
+    pub id: Option<Digest>,
     pub names: Vec<String>,
     /// Bytes of the final image's files, unpacked and as blobs; `None` where they were not counted.
     pub unpacked_size: Option<u64>,

@@ -18,7 +18,10 @@ pub struct BuildRequest {
     /// In the order given; a value that the environment supplied is already filled in, a name without a value is left out.
     pub build_args: Vec<(String, String)>,
     pub labels: Vec<(String, String)>,
+    /// Of each manifest.
     pub annotations: Vec<(String, String)>,
+    /// Of the index, where there is one.
+    pub index_annotations: Vec<(String, String)>,
     /// Empty: the host's.
     pub platforms: Vec<Platform>,
     /// Ask the registry even where the local store has the image.
