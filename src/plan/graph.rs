@@ -41,6 +41,10 @@ pub struct Origin {
 }
 
 /// The closed set of things that a step does.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a graph has tens of steps, and every one of them is matched on"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// An empty root.

@@ -29,10 +29,14 @@ impl StageBuilder<'_> {
                 (None, Some(default)) => Some(self.expand(default)?),
                 (None, None) => self.planning.globals.values.get(name).map(str::to_owned),
             };
-            // The instruction that comes last has the name, be it ENV or ARG: an ARG of a name that the base's ENV has set
-            // takes effect. That is what BuildKit does, whatever its manual says of ENV.
+            // An ENV of the name, the base's included, always wins, whichever comes first.
+            let has_env = self.state.config.config.env.iter().any(|line| {
+                line.strip_prefix(name.as_str())
+                    .is_some_and(|rest| rest.starts_with('='))
+            });
             if let Some(value) = &value
                 && is_variable(name)
+                && !has_env
             {
                 self.state.environment.set(name, value);
             }

@@ -41,21 +41,18 @@ fn arguments_of_one_line_see_those_before_them_and_env_does_not() {
 }
 
 #[test]
-fn whichever_of_env_and_arg_comes_last_has_the_name() {
+fn an_env_beats_an_arg_of_its_name_whichever_comes_first() {
     check(
         case(&stage("ARG A=arg\nENV A=env")).arg("A", "given"),
         "A=env",
     );
-    check(case(&stage("ENV A=env\nARG A=arg")), "A=arg");
+    check(case(&stage("ENV A=env\nARG A=arg")), "A=env");
     check(case(&stage("ENV A=env\nARG A")), "A=env");
-    check(
-        case(&stage("ENV A=env\nARG A")).arg("A", "given"),
-        "A=given",
-    );
+    check(case(&stage("ENV A=env\nARG A")).arg("A", "given"), "A=env");
     let inherited = case("FROM a\nARG A\nRUN x").image("a", |config| {
         config.env = vec!["A=base".into()];
     });
-    check(inherited.arg("A", "given"), "A=given");
+    check(inherited.arg("A", "given"), "A=base");
 }
 
 #[test]
