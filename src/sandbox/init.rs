@@ -1,6 +1,6 @@
-//! Init's outer half: makes the namespaces and the mount points, forks, and stays outside until the command has ended.
+//! Init's outer half: makes the mount points and the pid namespace, forks, and stays outside until the command has ended.
 //!
-//! It lives in the builder's pid namespace, in a session of its own. Its only tie to the builder is the socket on its
+//! It lives in the builder's namespaces (mount points in use could not be removed from within), in a session of its own. Its only tie to the builder is the socket on its
 //! standard input: instructions and descriptors come in, a pidfd of the inner half and one report go out, and when the other
 //! end closes, for whatever reason, everything ends. Not a parent-death signal: that would follow the builder's thread, and a
 //! command that is a set-user-ID program has none itself.
@@ -12,7 +12,6 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal,
     set_dumpable_behavior, setsid, waitpid,
@@ -84,7 +83,8 @@ fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failur
     drop(bytes);
 
     let cgroups = Cgroups::of_this_machine();
-    make_namespaces(&instructions, cgroups)?;
+    // SAFETY: not FILES, the flag that the function warns of.
+    unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.at(Stage::Namespaces, "pid")?;
     let targets = Targets::find(root.as_fd(), &instructions, stubs)?;
     let (status, inner_status) = std::io::pipe().at(Stage::Fork, "pipe")?;
     let Some(child) = fork().at(Stage::Fork, "")? else {
@@ -107,24 +107,6 @@ fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failur
     // What the inner half has must end with it: the builder reads the output to its end.
     drop((root, targets, stdout, stderr, inner_status));
     supervise(control, child, status)
-}
-
-fn make_namespaces(instructions: &Instructions, cgroups: Cgroups) -> Result<(), Failure> {
-    let mut flags =
-        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if cgroups == Cgroups::Unified {
-        flags |= UnshareFlags::NEWCGROUP;
-    }
-    if instructions.private_network {
-        flags |= UnshareFlags::NEWNET;
-    }
-    // SAFETY: the flags do not contain FILES, the one that the function warns of.
-    unsafe { unshare_unsafe(flags) }.at(Stage::Namespaces, "")?;
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .at(Stage::Namespaces, "make mounts private")
 }
 
 /// Returns the child's pid to the parent, `None` to the child.

@@ -8,12 +8,13 @@ use std::io::PipeWriter;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open, stat};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{
     Signal, chdir, chroot, fchdir, pivot_root, set_parent_process_death_signal, setsid,
 };
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::command::Command;
 use super::mount::Mount;
@@ -54,6 +55,7 @@ fn prepare(handover: Handover<'_>, instructions: &Instructions) -> Result<Comman
     default_signals();
     rustix::process::umask(Mode::empty());
 
+    make_namespaces(instructions.private_network, handover.cgroups)?;
     view::build(
         &handover.root,
         &handover.targets,
@@ -98,11 +100,42 @@ fn die_with_parent(status: &PipeWriter) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes all the others; the pid namespace is there.
+fn make_namespaces(private_network: bool, cgroups: Cgroups) -> Result<(), Failure> {
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    // On version 1 the command sees the machine's hierarchies, and its own place in them has to agree with that.
+    if cgroups == Cgroups::Unified {
+        flags |= UnshareFlags::NEWCGROUP;
+    }
+    if private_network {
+        flags |= UnshareFlags::NEWNET;
+    }
+    // SAFETY: the flags do not contain FILES, the one that the function warns of.
+    unsafe { unshare_unsafe(flags) }.at(Stage::Namespaces, "")?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .at(Stage::Namespaces, "make mounts private")
+}
+
 /// Puts all handlers back and unblocks all signals: whoever started the builder may have ignored some.
 fn default_signals() {
+    /// No smaller than the kernel's `struct sigaction`; all zeroes are the default action without flags.
+    const DEFAULT: [u64; 8] = [0; 8];
+    const SET_SIZE: usize = 8;
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code. Signals that take no handler are refused, which is well.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The C library refuses to touch two of them. SIGKILL and SIGSTOP are refused by the kernel, which is well.
+        // SAFETY: the kernel reads a structure that is no larger than DEFAULT and writes nothing; no code is installed.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SET_SIZE,
+            );
+        }
     }
     // SAFETY: an empty set is made by sigemptyset before use; the old mask is not asked for.
     unsafe {
@@ -129,6 +162,11 @@ fn change_root(root: &Mount) -> Result<bool, Failure> {
         }
     };
     chdir("/").at(stage, "chdir")?;
+    // Something that is still mounted over the root would show where a path leaves it upwards.
+    let (root, above) = (stat("/").at(stage, "/")?, stat("/..").at(stage, "/..")?);
+    if (root.st_dev, root.st_ino) != (above.st_dev, above.st_ino) {
+        return Err(Errno::BUSY).at(stage, "/..");
+    }
     Ok(was_pivoted)
 }
 

@@ -7,10 +7,9 @@
 //! ```text
 //! builder (threads)            init, outer half                    init, inner half = the command
 //!  run() ── spawns self ─────►  own session, no environment
-//!        ── spec, fds ───────►  unshare mount pid ipc uts [net]
-//!                               mount points in the root
-//!        ◄── pidfd ───────────  fork ─────────────────────────────► pid 1: mounts, root, limits, ids,
-//!        ◄── stdout, stderr ─────────────────────────────────────── capabilities, filter, execve
+//!        ── spec, fds ───────►  mount points in the root, pid namespace
+//!        ◄── pidfd ───────────  fork ─────────────────────────────► pid 1: mount, ipc, uts [, cgroup, net] namespaces,
+//!        ◄── stdout, stderr ─────────────────────────────────────── mounts, root, limits, filter, ids, execve
 //!        ◄── report ──────────  waits; removes mount points         (failure: one report; success: silence)
 //! ```
 //!
@@ -24,6 +23,8 @@
 //! namespace and end with it. Nothing is left on disk but what the command wrote.
 //!
 //! All `unsafe` code of the crate is here, in small functions with safe signatures.
+
+#![allow(unsafe_code, reason = "this is the room for it")]
 
 mod command;
 mod control;
@@ -57,5 +58,5 @@ pub use error::{RunError, SandboxError, SignalError};
 pub use network::{hosts_file, resolv_conf};
 pub use role::run_internal_role;
 pub use run::run;
-pub use signals::raise_on_signals;
+pub use signals::{end_after, raise_on_signals};
 pub use spec::{Exit, MountedFile, RunSpec};

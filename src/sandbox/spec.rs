@@ -110,6 +110,13 @@ impl Instructions {
                 return wrong(format!("a NUL character in `{}`", text.escape_debug()));
             }
         }
+        if [spec.uid, spec.gid]
+            .iter()
+            .chain(&spec.groups)
+            .any(|id| *id == u32::MAX)
+        {
+            return wrong(format!("{} is no user or group", u32::MAX));
+        }
         let mut files = Vec::with_capacity(spec.files.len());
         for file in &spec.files {
             files.push(MountedFile {

@@ -296,7 +296,7 @@ subjects! {
     fn the_command_is_pid_1_of_its_own_world() {
         sandbox();
         check("echo $$; ls /proc | grep -c '^[0-9]'", "1\n3");
-        check("readlink /proc/self/exe; ls /proc/1/fd", "/bin/busybox\n0\n1\n2");
+        check("readlink /proc/self/exe; ls /proc/1/fd; true", "/bin/busybox\n0\n1\n2");
         check("hostname", "buildbox");
         check("cat /proc/1/stat | { read a b c d e f g; echo $d $e $f; }", "0 1 1");
     }
@@ -345,10 +345,12 @@ subjects! {
         for uid in [u32::MAX, u32::MAX - 1] {
             let mut spec = root.spec(&["true"]);
             spec.uid = uid;
-            let result = outcome(spec);
-            let is_refused = matches!(&result, Err(RunError::Identity { uid: named, .. }) if *named == uid);
-            // All ones are no user anywhere; the other is one for real root.
-            assert!(is_refused || (uid != u32::MAX && result.is_ok()), "{result:?}");
+            match (uid, outcome(spec)) {
+                (u32::MAX, Err(RunError::Spec(_))) => {}
+                // A user like any other for real root, not mapped for others.
+                (_, Ok((Exit::Code(0), ..)) | Err(RunError::Identity { .. })) if uid != u32::MAX => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -393,9 +395,10 @@ subjects! {
         fs::write(secret.path().join("token"), "s3cret").unwrap();
         let path = secret.path().display();
         check(&format!("ls {path} 2>/dev/null; ls /proc/1/root/{path} 2>/dev/null; ls /; true"), "bin\ndev\netc\nproc\nsys\ntmp\nwork");
-        check("grep -c -E ' (/mnt|/home|/run|/tmp|/var)' /proc/self/mountinfo; true", "0");
+        check("while read id parent device root point rest; do case $point in /|/proc*|/sys*|/dev*|/etc/*) ;; *) echo $point;; esac; done < /proc/self/mountinfo", "");
         check("readlink /proc/self/fd/0", "/dev/null");
         // A second root directory, and a way up from it, if there were one.
+        check("ls /..; ls /../..; cd /; cd ..; ls", &"bin\ndev\netc\nproc\nsys\ntmp\nwork\n".repeat(3).trim_end());
         check("mkdir /work/j; chroot /work/j /bin/true 2>/dev/null; cd /..; ls | wc -l", "7");
     }
 
@@ -404,7 +407,7 @@ subjects! {
         let leaked = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
         sandbox();
         check("ls -l /proc/self/fd | grep -c -- ' /$'; true", "0");
-        check("ls /proc/1/fd", "0\n1\n2");
+        check("ls /proc/1/fd; true", "0\n1\n2");
         drop(leaked);
     }
 
@@ -412,12 +415,18 @@ subjects! {
         // CVE-2024-21626: a descriptor of the host, reached through the working directory.
         sandbox();
         let root = Root::new();
-        let _leak: Vec<File> = (0..20).map(|_| File::open("/").unwrap()).collect();
+        let host = TempDir::new().unwrap();
+        fs::write(host.path().join("marker"), "").unwrap();
+        let _leak: Vec<File> = (0..20).map(|_| File::open(host.path()).unwrap()).collect();
         for number in 0..32 {
-            let mut spec = root.shell("pwd; ls");
+            let mut spec = root.shell("ls; ls ..; ls /..");
             spec.cwd = format!("/proc/self/fd/{number}");
-            let result = outcome(spec);
-            assert!(matches!(result, Err(RunError::WorkingDirectory { .. })), "{number}: {result:?}");
+            match outcome(spec) {
+                // A link's text is a path like any other: it may happen to exist, inside.
+                Ok((_, out, _)) => assert!(!out.contains("marker"), "{number}: {out}"),
+                Err(RunError::WorkingDirectory { .. }) => {}
+                Err(error) => panic!("{number}: {error}"),
+            }
         }
         symlink("/../../../..", root.path().join("up")).unwrap();
         for (cwd, expected) in [("/up", "/"), ("/work", "/work"), ("/work/../up/work", "/work")] {
@@ -451,11 +460,10 @@ subjects! {
 
     #[ignore = "a part of the test before it"]
     fn overwrite_self() {
-        // ETXTBSY would only last as long as the program runs; a read-only file system is for good.
-        let error = File::options().write(true).open("/proc/self/exe").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
-        let path = fs::read_link("/proc/self/exe").unwrap();
-        assert!(!path.exists(), "{}", path.display());
+        // That the program is running (ETXTBSY) would only protect it as long as it runs; a read-only mount is for good.
+        File::options().write(true).open("/proc/self/exe").unwrap_err();
+        let flags = rustix::fs::statvfs("/proc/self/exe").unwrap().f_flag;
+        assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY), "{flags:?}");
         eprintln!("refused");
     }
 

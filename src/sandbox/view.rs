@@ -146,7 +146,7 @@ pub(super) fn build(
     let private = private(instructions)?;
     let devices = devices()?;
 
-    root.attach_over_root().at(Stage::Root, "")?;
+    root.attach_over("/").at(Stage::Root, "")?;
     root.restrict_tree(Attributes::MOUNT_ATTR_NODEV)
         .at(Stage::Root, "")?;
 
@@ -173,7 +173,8 @@ fn closed() -> Attributes {
     Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC
 }
 
-/// Makes and fills the private tmpfs. It is attached, and soon covered, because older kernels copy only from attached mounts.
+/// Makes and fills the private tmpfs. Kernels before 6.15 copy only from attached mounts, so it is attached to a place that
+/// always exists and goes away with the host's tree: not over the root, where it would stand between the old root and the new.
 fn private(instructions: &Instructions) -> Result<Mount, Failure> {
     let stage = Stage::Private;
     let content = [&instructions.resolv_conf, &instructions.hosts]
@@ -189,7 +190,7 @@ fn private(instructions: &Instructions) -> Result<Mount, Failure> {
         Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV,
     )
     .at(stage, "")?;
-    private.attach_over_root().at(stage, "")?;
+    private.attach_over("/proc").at(stage, "/proc")?;
 
     for name in ["dev", "dev/pts", "dev/shm", "dev/mqueue", "files", "empty"] {
         let mode = Mode::from_raw_mode(if name == "empty" { 0o555 } else { 0o755 });
