@@ -11,15 +11,9 @@ pub(super) fn scratch_result() -> ResultId {
     ResultId(KeyBuilder::new("scratch").finish().0.0)
 }
 
-/// Names the root of a base image.
+/// Names the root of a base image: its manifest's digest as it is, so that records speak of the image that they were made from.
 pub(super) fn base_result(manifest: &Digest) -> ResultId {
-    ResultId(
-        KeyBuilder::new("base")
-            .add("manifest", &manifest.to_string())
-            .finish()
-            .0
-            .0,
-    )
+    ResultId(*manifest)
 }
 
 pub(super) fn run_key(run: &Run, root: ResultId) -> Key {

@@ -1,6 +1,16 @@
-//! Performs one step on this machine.
+//! Performs one step on this machine: composes store, registry, context, rootfs, layer and sandbox.
+//!
+//! In: a [`Job`](crate::solve::Job). Out: a layer in the store and its record. Where a base's layers are not unpacked yet, they
+//! are fetched and unpacked first, all at once, and only when a step needs their files. Owns no state but the store's.
 
+mod add;
+mod base;
 mod chmod;
 mod copy;
+mod machine;
+mod pack;
+mod root;
+mod steps;
 
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
+pub use machine::{LocalDirectory, Machine, Setup};

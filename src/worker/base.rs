@@ -1,0 +1,323 @@
+//! Base layers, fetched and unpacked when a step first needs their files.
+//!
+//! Each layer is read once: registry → (kept as a blob, hashed) → decompressed → hashed → unpacked. A layer appears in the store
+//! under its diff ID only after both digests were checked.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::layer::{DigestingReader, decompress};
+use crate::plan::{Base, BaseLocation, Graph, Op};
+use crate::rootfs::{apply_layer, tree_size};
+use crate::solve::{ChainLayer, StepError};
+use crate::store::BlobWriter;
+use crate::vocab::{
+    CacheKey, Cancel, CancelReason, Descriptor, DiffId, Digest, ExitCode, KeyBuilder, LayerId,
+    Sha256,
+};
+
+use super::Machine;
+
+/// Layers of one base that are fetched and unpacked at the same time.
+const LAYERS_AT_ONCE: usize = 4;
+
+impl Machine<'_> {
+    /// Unpacks every base layer of `root` that is not in the store.
+    pub(super) fn unpack_bases(
+        &self,
+        graph: &Graph,
+        root: &[ChainLayer],
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        let mut missing = Vec::new();
+        for layer in root {
+            if let ChainLayer::Base { base, index, id } = *layer
+                && self
+                    .store
+                    .layer(&id)
+                    .map_err(|error| Machine::store_failed(&error))?
+                    .is_none()
+            {
+                let Op::Base(base) = &graph.steps[base.0].op else {
+                    unreachable!("base layers come from base steps")
+                };
+                missing.push((base, &base.layers[index]));
+            }
+        }
+        let failure = Mutex::new(None);
+        let queue = Mutex::new(missing.iter());
+        std::thread::scope(|scope| {
+            for _ in 0..missing.len().min(LAYERS_AT_ONCE) {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((base, (descriptor, diff_id))) = next else {
+                            return;
+                        };
+                        if failure
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .is_some()
+                        {
+                            return;
+                        }
+                        if let Err(error) = self.unpack_layer(base, descriptor, *diff_id, cancel) {
+                            failure
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .get_or_insert(error);
+                        }
+                    }
+                });
+            }
+        });
+        failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map_or(Ok(()), Err)
+    }
+
+    fn unpack_layer(
+        &self,
+        base: &Base,
+        descriptor: &Descriptor,
+        diff_id: DiffId,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        let id = LayerId::from(diff_id);
+        let key = unpack_key(&id);
+        let store_failed = |error| Machine::store_failed(&error);
+        let Some(_lock) = self
+            .store
+            .lock_wait(&key, &|| cancel.is_cancelled())
+            .map_err(store_failed)?
+        else {
+            return Err(StepError::new(ExitCode::Source, "cancelled"));
+        };
+        if self.store.layer(&id).map_err(store_failed)?.is_some() {
+            return Ok(());
+        }
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            StepError::new(
+                ExitCode::Source,
+                format!(
+                    "cannot unpack layer {} of {}",
+                    descriptor.digest,
+                    base_name(base)
+                ),
+            )
+            .caused_by(error)
+        };
+        let pending = self.store.new_layer().map_err(store_failed)?;
+        let blob = self.open_blob(base, descriptor)?;
+        let guarded = Guarded {
+            inner: blob.clone(),
+            cancel: cancel.clone(),
+        };
+        let tar = decompress(guarded).map_err(|error| failed(&error))?;
+        let mut tar = DigestingReader::new(tar);
+        apply_layer(&mut tar, &pending.fs()).map_err(|error| failed(&error))?;
+        // What follows the end of the archive belongs to the digests too.
+        io::copy(&mut tar, &mut io::sink()).map_err(|error| failed(&error))?;
+        let (found, _) = tar.finish();
+        if found != diff_id.0 {
+            let error = io::Error::other(format!(
+                "its content has digest {found}, the image's config says {diff_id}"
+            ));
+            return Err(failed(&error));
+        }
+        blob.finish().map_err(|error| failed(&error))?;
+        let size = tree_size(&pending.fs()).map_err(|error| failed(&error))?;
+        pending.commit(&id, size).map(drop).map_err(store_failed)
+    }
+
+    /// Makes sure that a base's blob is in the store, without unpacking it.
+    pub fn fetch_blob(
+        &self,
+        base: &Base,
+        descriptor: &Descriptor,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        if self.store.blob_size(&descriptor.digest) == Some(descriptor.size) {
+            return Ok(());
+        }
+        let blob = self.open_blob(base, descriptor)?;
+        let copied = io::copy(
+            &mut Guarded {
+                inner: blob.clone(),
+                cancel: cancel.clone(),
+            },
+            &mut io::sink(),
+        );
+        copied.and_then(|_| blob.finish()).map_err(|error| {
+            StepError::new(
+                ExitCode::Source,
+                format!(
+                    "cannot fetch blob {} of {}",
+                    descriptor.digest,
+                    base_name(base)
+                ),
+            )
+            .caused_by(&error)
+        })
+    }
+
+    /// Opens a blob of a base where it is: in the store, in an OCI layout, or in a registry. From elsewhere it is kept in the
+    /// store while it is read.
+    fn open_blob(&self, base: &Base, descriptor: &Descriptor) -> Result<Blob, StepError> {
+        let store_failed = |error| Machine::store_failed(&error);
+        if let Some(file) = self.store.blob(&descriptor.digest).map_err(store_failed)? {
+            return Ok(Blob::new(Box::new(file), None, false, descriptor));
+        }
+        let keep = self.store.blob_writer().map_err(store_failed)?;
+        // The registry client checks the digest of what it hands out; a layout's file is anybody's.
+        let check = matches!(base.key.location, BaseLocation::OciLayout { .. });
+        let reader: Box<dyn Read + Send> = match &base.key.location {
+            BaseLocation::Image(image) => {
+                let fetched = self
+                    .client()
+                    .and_then(|client| client.blob(image, descriptor))
+                    .map_err(|error| {
+                        let mut failure = StepError::new(
+                            ExitCode::Source,
+                            format!("cannot pull {}", image.familiar()),
+                        )
+                        .caused_by(&error);
+                        failure.hints.extend(error.hint());
+                        failure
+                    })?;
+                Box::new(fetched)
+            }
+            BaseLocation::OciLayout { path, .. } => {
+                Box::new(open_layout_blob(path, &descriptor.digest).map_err(|error| {
+                    StepError::new(
+                        ExitCode::Source,
+                        format!(
+                            "cannot read blob {} of OCI layout `{}`",
+                            descriptor.digest,
+                            path.display()
+                        ),
+                    )
+                    .caused_by(&error)
+                })?)
+            }
+        };
+        Ok(Blob::new(reader, Some(keep), check, descriptor))
+    }
+}
+
+fn open_layout_blob(layout: &Path, digest: &Digest) -> io::Result<std::fs::File> {
+    std::fs::File::open(layout.join("blobs/sha256").join(digest.hex()))
+}
+
+fn unpack_key(id: &LayerId) -> CacheKey {
+    KeyBuilder::new("unpack")
+        .add("layer", &id.to_string())
+        .finish()
+        .0
+}
+
+fn base_name(base: &Base) -> String {
+    match &base.key.location {
+        BaseLocation::Image(image) => image.familiar(),
+        BaseLocation::OciLayout { path, .. } => format!("OCI layout `{}`", path.display()),
+    }
+}
+
+/// A blob being read, by a decompressor that keeps its end to itself: shared, so that the rest can be read and kept afterwards.
+#[derive(Clone)]
+struct Blob(Arc<Mutex<BlobState>>);
+
+struct BlobState {
+    reader: Box<dyn Read + Send>,
+    keep: Option<BlobWriter>,
+    /// For sources that do not check what they give. Blobs of the store were checked on their way in, and the diff ID covers
+    /// what they unpack to.
+    hash: Option<Sha256>,
+    read: u64,
+    expected: Descriptor,
+}
+
+impl Blob {
+    fn new(
+        reader: Box<dyn Read + Send>,
+        keep: Option<BlobWriter>,
+        check: bool,
+        expected: &Descriptor,
+    ) -> Blob {
+        let hash = check.then(Sha256::new);
+        Blob(Arc::new(Mutex::new(BlobState {
+            reader,
+            keep,
+            hash,
+            read: 0,
+            expected: expected.clone(),
+        })))
+    }
+
+    /// Reads what is left, checks size and digest, and puts the blob into the store.
+    fn finish(mut self) -> io::Result<()> {
+        io::copy(&mut self, &mut io::sink())?;
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = state
+            .hash
+            .take()
+            .map_or(state.expected.digest, Sha256::finish);
+        if found != state.expected.digest || state.read != state.expected.size {
+            let (read, expected) = (state.read, &state.expected);
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the blob has {read} bytes and digest {found}, wanted {} bytes and {}",
+                    expected.size, expected.digest
+                ),
+            ));
+        }
+        match state.keep.take() {
+            Some(keep) => keep.commit(&found).map_err(io::Error::other),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = state.reader.read(buffer)?;
+        state.read += count as u64;
+        if state.read > state.expected.size {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the blob is longer than its manifest says",
+            ));
+        }
+        if let Some(hash) = &mut state.hash {
+            hash.update(&buffer[..count]);
+        }
+        if let Some(keep) = &mut state.keep {
+            keep.write_all(&buffer[..count])?;
+        }
+        Ok(count)
+    }
+}
+
+/// Ends reading when the build is cancelled.
+struct Guarded {
+    inner: Blob,
+    cancel: Cancel,
+}
+
+impl Read for Guarded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.cancel.reason() {
+            Some(CancelReason::Timeout) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the build's time is up",
+            )),
+            // Not `ErrorKind::Interrupted`: readers would try again.
+            Some(_) => Err(io::Error::other("cancelled")),
+            None => self.inner.read(buffer),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! This machine as a [`Worker`]: records and locks go to the store, the rest to the modules beside.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::context::{Query, SelectError, Selection, Source, select};
+use crate::dockerfile::IgnorePatterns;
+use crate::plan::{Copy, Graph, Local, Op};
+use crate::registry::{Client, RegistryError, Threads};
+use crate::solve::{ChainLayer, Held, Job, StepError, StepResult, Worker};
+use crate::store::{Lock, Record, Store, StoreError, TryLock};
+use crate::vocab::{
+    CacheKey, Cancel, Compression, Digest, ExitCode, KeyComponent, RegistryOptions, Timestamp,
+};
+
+use super::root::Root;
+
+/// What a machine is told once per build.
+pub struct Setup {
+    /// Host directories by the name of their context (`None`: the main one), with what to leave out.
+    pub locals: BTreeMap<Option<String>, LocalDirectory>,
+    pub registry: RegistryOptions,
+    /// The forms in which layers of outputs are wanted.
+    pub compressions: Vec<Compression>,
+    /// Threads that may be busy at once for one layer.
+    pub threads: usize,
+    /// The time of the files that a step makes by itself, and of the image, where the user set it.
+    pub epoch: Option<i64>,
+    /// The moment that the build began.
+    pub now: Timestamp,
+}
+
+/// A directory of the host that steps copy from.
+#[derive(Clone, Debug)]
+pub struct LocalDirectory {
+    pub path: PathBuf,
+    pub ignore: Option<IgnorePatterns>,
+    /// What the patterns were read from, so that errors can quote it.
+    pub ignore_text: String,
+}
+
+/// Performs steps with the store at hand.
+pub struct Machine<'a> {
+    pub(super) store: &'a Store,
+    pub(super) setup: Setup,
+    sources: Mutex<BTreeMap<Option<String>, std::sync::Arc<Source>>>,
+    client: OnceLock<Client>,
+    /// Held while something that all steps share is made.
+    pub(super) making: Mutex<()>,
+}
+
+impl<'a> Machine<'a> {
+    /// Returns a machine that has opened nothing yet.
+    pub fn new(store: &'a Store, setup: Setup) -> Machine<'a> {
+        Machine {
+            store,
+            setup,
+            sources: Mutex::default(),
+            client: OnceLock::new(),
+            making: Mutex::new(()),
+        }
+    }
+
+    /// Returns the store that everything goes to.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// Returns the forms in which layers of outputs are wanted.
+    pub fn compressions(&self) -> &[Compression] {
+        &self.setup.compressions
+    }
+
+    /// Returns the registry client for steps: it may use threads.
+    pub fn client(&self) -> Result<&Client, RegistryError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::new(&self.setup.registry, Threads::Some)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// Opens a host directory once.
+    pub(super) fn source(&self, local: &Local) -> Result<std::sync::Arc<Source>, StepError> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(source) = sources.get(&local.name) {
+            return Ok(source.clone());
+        }
+        let name = local.name.clone();
+        let local = self
+            .setup
+            .locals
+            .get(&name)
+            .expect("the plan names only contexts that were given");
+        let source = Source::directory(&local.path, local.ignore.clone())
+            .map_err(|error| {
+                StepError::new(ExitCode::Source, "cannot open the build context").caused_by(&error)
+            })?
+            .with_ignore_text(local.ignore_text.clone())
+            .with_stat_cache(self.store.stat_cache_path(&local.path));
+        let source = std::sync::Arc::new(source);
+        sources.insert(name, source.clone());
+        Ok(source)
+    }
+
+    /// Makes what the store says speak as a step's failure.
+    pub(super) fn store_failed(error: &StoreError) -> StepError {
+        let mut failure =
+            StepError::new(ExitCode::Store, "the state directory cannot be used").caused_by(error);
+        failure.hints.push(error.hint());
+        failure
+    }
+}
+
+/// Applies a copy's selection rules to a source.
+pub(super) fn select_for(
+    source: &Source,
+    copy: &Copy,
+    pattern: &str,
+) -> Result<Selection, StepError> {
+    let query = Query {
+        pattern,
+        parents: copy.parents,
+        exclude: &copy.exclude,
+    };
+    select(source, &query).map_err(|error| select_failed(&error))
+}
+
+fn select_failed(error: &SelectError) -> StepError {
+    let mut failure = StepError::new(ExitCode::Step, error.to_string());
+    if let Some(source) = std::error::Error::source(error) {
+        failure = failure.caused_by(source);
+    }
+    match error {
+        SelectError::NotFound {
+            excluded_by: Some(_),
+            ..
+        } => failure.hint("a later `!` line of the ignore file brings a path back"),
+        SelectError::NotFound {
+            similar: Some(similar),
+            ..
+        } => failure.hint(format!("there is `{similar}`")),
+        SelectError::NotFound { .. } => failure.hint(
+            "paths are relative to the build context (or to the root of what `--from` names)",
+        ),
+        _ => failure,
+    }
+}
+
+impl Worker for Machine<'_> {
+    type Lock = Lock;
+
+    fn lookup(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError> {
+        let record = self
+            .store
+            .record(key)
+            .map_err(|error| Machine::store_failed(&error))?;
+        Ok(record.map(|record| StepResult {
+            id: record.result,
+            layer: record.layer,
+            created: record.created,
+            size: record.size,
+        }))
+    }
+
+    fn remember(
+        &self,
+        key: &CacheKey,
+        components: &[KeyComponent],
+        name: &str,
+        result: &StepResult,
+    ) -> Result<(), StepError> {
+        let record = Record {
+            result: result.id,
+            layer: result.layer,
+            created: result.created,
+            size: result.size,
+            description: name.to_owned(),
+            components: components.to_vec(),
+            duration_ms: 0,
+            alias_of: None,
+        };
+        self.store
+            .put_record(key, &record)
+            .map_err(|error| Machine::store_failed(&error))
+    }
+
+    fn try_lock(&self, key: &CacheKey) -> Result<Held<Lock>, StepError> {
+        match self
+            .store
+            .try_lock(key)
+            .map_err(|error| Machine::store_failed(&error))?
+        {
+            TryLock::Acquired(lock) => Ok(Held::Mine(lock)),
+            TryLock::Held { pid } => Ok(Held::Other { pid }),
+        }
+    }
+
+    fn wait_lock(&self, key: &CacheKey, cancel: &Cancel) -> Result<Option<Lock>, StepError> {
+        self.store
+            .lock_wait(key, &|| cancel.is_cancelled())
+            .map_err(|error| Machine::store_failed(&error))
+    }
+
+    fn local_digest(&self, local: &Local, copy: &Copy, pattern: &str) -> Result<Digest, StepError> {
+        let source = self.source(local)?;
+        let selection = select_for(&source, copy, pattern)?;
+        selection.digest(&source).map_err(|error| {
+            StepError::new(
+                ExitCode::Source,
+                format!("cannot read `{pattern}` of the build context"),
+            )
+            .caused_by(&error)
+        })
+    }
+
+    fn tree_digest(
+        &self,
+        graph: &Graph,
+        root: &[ChainLayer],
+        copy: &Copy,
+        pattern: &str,
+        cancel: &Cancel,
+    ) -> Result<Digest, StepError> {
+        let root = Root::read_only(self, graph, root, cancel)?;
+        let source = Source::tree(root.into_fd());
+        select_for(&source, copy, pattern)?
+            .digest(&source)
+            .map_err(|error| {
+                StepError::new(ExitCode::Step, format!("cannot read `{pattern}`")).caused_by(&error)
+            })
+    }
+
+    fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError> {
+        match &job.graph.steps[job.step.0].op {
+            Op::Run(run) => self.run(job, run),
+            Op::Copy(copy) => self.copy(job, copy),
+            Op::Workdir(workdir) => self.workdir(job, workdir),
+            Op::Scratch | Op::Base(_) | Op::Local(_) => unreachable!("nothing is done for these"),
+        }
+    }
+
+    fn pack(&self, graph: &Graph, root: &[ChainLayer], cancel: &Cancel) -> Result<(), StepError> {
+        for &compression in &self.setup.compressions {
+            self.pack_layer(graph, root, compression, cancel)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! A layer's second product: diff → tar → hash → compress → hash → blob, each byte read once.
+
+use std::path::PathBuf;
+
+use crate::layer::LayerWriter;
+use crate::plan::{Graph, Op};
+use crate::rootfs::{RootfsError, write_layer};
+use crate::solve::{ChainLayer, StepError};
+use crate::store::{Packed, PackedMember};
+use crate::vocab::{
+    CacheKey, Cancel, Compression, Descriptor, DiffId, ExitCode, KeyBuilder, LayerId,
+};
+
+use super::Machine;
+
+impl Machine<'_> {
+    /// Packs the topmost layer of `root`, unless that was done before.
+    pub(super) fn pack_layer(
+        &self,
+        graph: &Graph,
+        root: &[ChainLayer],
+        compression: Compression,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        let Some((ChainLayer::Built { step, id }, below)) = root.split_last() else {
+            return Ok(());
+        };
+        let store_failed = |error| Machine::store_failed(&error);
+        if self
+            .store
+            .packed(id, compression)
+            .map_err(store_failed)?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let key = pack_key(id, compression);
+        let Some(_lock) = self
+            .store
+            .lock_wait(&key, &|| cancel.is_cancelled())
+            .map_err(store_failed)?
+        else {
+            return Err(StepError::new(ExitCode::Step, "cancelled"));
+        };
+        if self
+            .store
+            .packed(id, compression)
+            .map_err(store_failed)?
+            .is_some()
+        {
+            return Ok(());
+        }
+        let upper = self
+            .store
+            .layer(id)
+            .map_err(store_failed)?
+            .map(|layer| layer.fs)
+            .ok_or_else(|| {
+                StepError::new(
+                    ExitCode::Store,
+                    format!("layer {id} is gone from the state directory"),
+                )
+            })?;
+        // A linked copy's layer is the same on every root: nothing below is compared with.
+        let lowers: Vec<PathBuf> = match &graph.steps[step.0].op {
+            Op::Copy(copy) if copy.link => Vec::new(),
+            _ => self.lowers(graph, below, cancel)?,
+        };
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            StepError::new(ExitCode::Step, "cannot make the layer of this step").caused_by(error)
+        };
+        let blob = self.store.blob_writer().map_err(store_failed)?;
+        let mut writer = LayerWriter::new(blob, compression, self.setup.threads);
+        write_layer(&upper, &lowers, &mut writer, cancel).map_err(|error| {
+            let mut failure = failed(&error);
+            if !matches!(error, RootfsError::WhiteoutName { .. }) {
+                failure.class = ExitCode::Store;
+            }
+            failure
+        })?;
+        let (blob, packed) = writer.finish().map_err(|error| StepError {
+            class: ExitCode::Store,
+            ..failed(&error)
+        })?;
+        blob.commit(&packed.digest).map_err(store_failed)?;
+        let packed = Packed {
+            diff_id: DiffId(packed.diff_id.0),
+            blob: Descriptor {
+                media_type: crate::image::layer_media_type(
+                    compression,
+                    crate::image::MediaTypes::Oci,
+                )
+                .to_owned(),
+                digest: packed.digest,
+                size: packed.size,
+            },
+            uncompressed_size: packed.uncompressed_size,
+            members: packed
+                .members
+                .iter()
+                .map(|member| PackedMember {
+                    uncompressed_len: member.uncompressed_len,
+                    offset: member.offset,
+                    len: member.len,
+                    digest: member.digest,
+                })
+                .collect(),
+        };
+        self.store
+            .put_packed(id, compression, &packed)
+            .map_err(store_failed)
+    }
+}
+
+fn pack_key(id: &LayerId, compression: Compression) -> CacheKey {
+    KeyBuilder::new("pack")
+        .add("layer", &id.to_string())
+        .add("compression", &format!("{compression:?}"))
+        .finish()
+        .0
+}
