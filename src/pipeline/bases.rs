@@ -1,0 +1,430 @@
+//! Planning until every base is known: manifests and configs are fetched, layers are not.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::image::{ImageConfig, Manifest, parse_config, parse_manifest, select};
+use crate::plan::{
+    Base, BaseKey, BaseLocation, BaseWanted, Graph, PlanInputs, Planned, plan as plan_graph,
+};
+use crate::registry::{Client, Threads};
+use crate::store::Store;
+use crate::vocab::{
+    BuildRequest, Descriptor, Diagnostic, DiffId, Digest, Event, EventSink, ExitCode, ImageRef,
+    Platform, VertexId,
+};
+
+use super::Failure;
+use super::failure;
+use super::inputs::{Inputs, report};
+
+/// Documents larger than this are no manifests or configs.
+const DOCUMENT_LIMIT: u64 = 8 << 20;
+
+/// Gives vertices to work around the steps, far above the steps' own.
+pub struct TaskIds(AtomicU32);
+
+impl Default for TaskIds {
+    fn default() -> TaskIds {
+        TaskIds(AtomicU32::new(1 << 24))
+    }
+}
+
+impl TaskIds {
+    /// Declares and starts a task that is shown as `name`.
+    pub fn start(&self, name: String, events: &dyn EventSink) -> VertexId {
+        let vertex = VertexId(self.0.fetch_add(1, Ordering::Relaxed));
+        events.emit(Event::Declared { vertex, name });
+        events.emit(Event::Started { vertex });
+        vertex
+    }
+}
+
+/// Plans, fetches what planning asks for, and plans again.
+pub(super) fn plan(
+    request: &BuildRequest,
+    inputs: &Inputs,
+    store: &Store,
+    events: &dyn EventSink,
+    tasks: &TaskIds,
+) -> Result<Graph, Failure> {
+    let plan_inputs = PlanInputs {
+        target: request.target.as_deref(),
+        build_args: &request.build_args,
+        labels: &request.labels,
+        platforms: &request.platforms,
+        host: Platform::host(),
+        named_contexts: &request.named_contexts,
+        add_hosts: &request.add_hosts,
+        network: request.network,
+        shm_size: request.shm_size,
+        ulimits: &request.ulimits,
+        no_cache: request.no_cache,
+        no_cache_filter: &request.no_cache_filter,
+        source_date_epoch: inputs.epoch,
+    };
+    let client = Client::new(&request.registry, Threads::None).map_err(|error| {
+        Failure::new(
+            ExitCode::Usage,
+            Diagnostic::error("the registry settings cannot be used").caused_by(&error),
+        )
+    })?;
+    let resolver = Resolver {
+        store,
+        client: &client,
+        pull: request.pull,
+    };
+    let mut bases = BTreeMap::new();
+    loop {
+        let (planned, diagnostics) =
+            plan_graph(&inputs.dockerfile, &plan_inputs, &bases).map_err(|diagnostics| {
+                Failure {
+                    class: ExitCode::Dockerfile,
+                    diagnostics,
+                }
+            })?;
+        match planned {
+            Planned::Ready(graph) => {
+                report(
+                    crate::dockerfile::apply_check(&inputs.dockerfile.directives, diagnostics),
+                    events,
+                )?;
+                return Ok(graph);
+            }
+            Planned::Wanted(wanted) => {
+                for base in wanted {
+                    let found = resolver.resolve(&base, events, tasks)?;
+                    bases.insert(base.key, found);
+                }
+            }
+        }
+    }
+}
+
+/// Finds an image's manifest and config: in the store, an OCI layout or a registry.
+pub struct Resolver<'a> {
+    pub store: &'a Store,
+    pub client: &'a Client,
+    /// Ask the registry even where the store has an image of the name.
+    pub pull: bool,
+}
+
+impl Resolver<'_> {
+    /// Returns the base, or a failure that points at where it is named.
+    pub fn resolve(
+        &self,
+        wanted: &BaseWanted,
+        events: &dyn EventSink,
+        tasks: &TaskIds,
+    ) -> Result<Base, Failure> {
+        let found = match &wanted.key.location {
+            BaseLocation::Image(image) => self.image(image, &wanted.key, events, tasks),
+            BaseLocation::OciLayout { path, reference } => layout_top(path, reference.as_deref())
+                .and_then(|top| {
+                    self.base(&wanted.key, top, &mut |descriptor| {
+                        layout_document(path, descriptor)
+                    })
+                }),
+        };
+        found.map_err(|failure| Failure {
+            diagnostics: failure
+                .diagnostics
+                .into_iter()
+                .map(|diagnostic| match wanted.span {
+                    Some(span) => diagnostic.at(span),
+                    None => diagnostic,
+                })
+                .collect(),
+            ..failure
+        })
+    }
+
+    fn image(
+        &self,
+        image: &ImageRef,
+        key: &BaseKey,
+        events: &dyn EventSink,
+        tasks: &TaskIds,
+    ) -> Result<Base, Failure> {
+        if !self.pull
+            && let Some(stored) = self
+                .store
+                .image(image)
+                .map_err(|error| failure::store(&error))?
+        {
+            let (top, client) = (stored.manifest, self.client);
+            return self.base(key, top, &mut |descriptor| fetch(client, image, descriptor));
+        }
+        if let Some(digest) = image.digest
+            && let Some(bytes) = self.document(&digest)?
+        {
+            let top = Descriptor {
+                media_type: String::new(),
+                digest,
+                size: bytes.len() as u64,
+            };
+            return self.base(key, top, &mut |descriptor| {
+                fetch(self.client, image, descriptor)
+            });
+        }
+        let vertex = tasks.start(format!("resolve {}", image.familiar()), events);
+        let resolved = self.client.resolve(image).map_err(|error| {
+            let mut failure = source(
+                format!("cannot find the image {}", image.familiar()),
+                &error,
+                error.hint(),
+            );
+            if image.registry == "docker.io"
+                && let Some(name) = image.repository.strip_prefix("library/")
+            {
+                let hint = format!("no stage is called `{name}`, so it was taken for an image");
+                failure.diagnostics[0].hints.push(hint);
+            }
+            events.emit(Event::Failed {
+                vertex,
+                message: failure.diagnostics[0].message.clone(),
+            });
+            failure
+        })?;
+        let found = self.base(key, resolved.descriptor, &mut |descriptor| {
+            fetch(self.client, image, descriptor)
+        });
+        match &found {
+            Ok(_) => events.emit(Event::Finished { vertex }),
+            Err(failure) => events.emit(Event::Failed {
+                vertex,
+                message: failure.diagnostics[0].message.clone(),
+            }),
+        }
+        found
+    }
+
+    /// Goes from the descriptor that a name stands for to the platform's manifest and config.
+    fn base(
+        &self,
+        key: &BaseKey,
+        top: Descriptor,
+        fetch: &mut dyn FnMut(&Descriptor) -> Result<Vec<u8>, Failure>,
+    ) -> Result<Base, Failure> {
+        let mut descriptor = top;
+        let (config, layers) = loop {
+            let bytes = self.document_or(&descriptor, fetch)?;
+            let media_type = Some(descriptor.media_type.as_str()).filter(|text| !text.is_empty());
+            match parse_manifest(&bytes, media_type)
+                .map_err(|error| source("cannot use the image", &error, None))?
+            {
+                Manifest::Image { config, layers } => break (config, layers),
+                Manifest::Index(entries) => {
+                    let Some(entry) = select(&entries, &key.platform) else {
+                        let offered: Vec<String> = entries
+                            .iter()
+                            .filter_map(|entry| entry.platform.as_ref())
+                            .filter(|platform| platform.os != "unknown")
+                            .map(Platform::to_string)
+                            .collect();
+                        return Err(Failure::new(
+                            ExitCode::Source,
+                            Diagnostic::error(format!(
+                                "the image {} has no variant for {}",
+                                name(key),
+                                key.platform
+                            ))
+                            .hint(format!("it is made for {}", offered.join(", "))),
+                        ));
+                    };
+                    descriptor = entry.descriptor.clone();
+                }
+            }
+        };
+        let bytes = self.document_or(&config, fetch)?;
+        let config: ImageConfig =
+            parse_config(&bytes).map_err(|error| source("cannot use the image", &error, None))?;
+        let diff_ids = diff_ids(&config)
+            .filter(|diff_ids| diff_ids.len() == layers.len())
+            .ok_or_else(|| {
+                Failure::new(
+                    ExitCode::Source,
+                    Diagnostic::error(format!(
+                        "the config of image {} does not match its manifest",
+                        name(key)
+                    ))
+                    .cause(format!(
+                        "{} layers, {} diff IDs",
+                        layers.len(),
+                        config.rootfs.diff_ids.len()
+                    )),
+                )
+            })?;
+        let platform = Platform {
+            os_version: config.os_version.clone(),
+            ..Platform::new(&config.os, &config.architecture, config.variant.as_deref())
+        };
+        Ok(Base {
+            key: key.clone(),
+            manifest: descriptor.digest,
+            layers: layers.into_iter().zip(diff_ids).collect(),
+            config,
+            platform,
+        })
+    }
+
+    fn document(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
+        self.store
+            .read_blob(digest, DOCUMENT_LIMIT)
+            .map_err(|error| failure::store(&error))
+    }
+
+    fn document_or(
+        &self,
+        descriptor: &Descriptor,
+        fetch: &mut dyn FnMut(&Descriptor) -> Result<Vec<u8>, Failure>,
+    ) -> Result<Vec<u8>, Failure> {
+        if let Some(bytes) = self.document(&descriptor.digest)? {
+            return Ok(bytes);
+        }
+        let bytes = fetch(descriptor)?;
+        if Digest::of(&bytes) != descriptor.digest {
+            return Err(Failure::new(
+                ExitCode::Source,
+                Diagnostic::error(format!(
+                    "a document of the image has another digest than {}",
+                    descriptor.digest
+                )),
+            ));
+        }
+        self.store
+            .put_blob(&bytes)
+            .map_err(|error| failure::store(&error))?;
+        Ok(bytes)
+    }
+}
+
+/// Gets a manifest or config from the registry.
+fn fetch(client: &Client, image: &ImageRef, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+    let failed = |error: crate::registry::RegistryError| {
+        let hint = error.hint();
+        source(format!("cannot pull {}", image.familiar()), &error, hint)
+    };
+    let is_manifest =
+        descriptor.media_type.contains("manifest") || descriptor.media_type.contains("index");
+    if is_manifest {
+        return Ok(client
+            .manifest(&image.with_digest(descriptor.digest))
+            .map_err(failed)?
+            .bytes);
+    }
+    if descriptor.size > DOCUMENT_LIMIT {
+        return Err(Failure::new(
+            ExitCode::Source,
+            Diagnostic::error(format!(
+                "the config of {} says that it has {} bytes",
+                image.familiar(),
+                descriptor.size
+            )),
+        ));
+    }
+    let mut bytes = Vec::new();
+    let mut blob = client.blob(image, descriptor).map_err(failed)?;
+    std::io::Read::read_to_end(&mut blob, &mut bytes)
+        .map_err(|error| source(format!("cannot pull {}", image.familiar()), &error, None))?;
+    Ok(bytes)
+}
+
+/// Finds what a reference stands for in an OCI layout; without one, the only image in it.
+fn layout_top(path: &Path, reference: Option<&str>) -> Result<Descriptor, Failure> {
+    let index_path = path.join("index.json");
+    let bytes = std::fs::read(&index_path).map_err(|error| {
+        source(
+            format!("cannot read the OCI layout `{}`", path.display()),
+            &error,
+            None,
+        )
+    })?;
+    let wrong = |what: String| {
+        Failure::new(
+            ExitCode::Source,
+            Diagnostic::error(format!("the OCI layout `{}` {what}", path.display())),
+        )
+    };
+    let Manifest::Index(entries) = parse_manifest(&bytes, None)
+        .map_err(|error| source("cannot read the OCI layout's index", &error, None))?
+    else {
+        return Err(wrong("has an index.json that is no index".to_owned()));
+    };
+    let named = |wanted: &str| {
+        entries.iter().find(|entry| {
+            let annotation = |key: &str| entry.annotations.get(key).map(String::as_str);
+            entry.descriptor.digest.to_string() == wanted
+                || annotation("org.opencontainers.image.ref.name") == Some(wanted)
+                || annotation("io.containerd.image.name") == Some(wanted)
+        })
+    };
+    match (reference, entries.as_slice()) {
+        (Some(wanted), _) => match named(wanted) {
+            Some(entry) => Ok(entry.descriptor.clone()),
+            // A digest may name a manifest below the index.
+            None if wanted.parse::<Digest>().is_ok() => {
+                let digest = wanted.parse::<Digest>().expect("parsed a line above");
+                let blob = path.join("blobs/sha256").join(digest.hex());
+                let size = blob
+                    .metadata()
+                    .map_err(|error| source(format!("cannot find {wanted}"), &error, None))?
+                    .len();
+                Ok(Descriptor {
+                    media_type: String::new(),
+                    digest,
+                    size,
+                })
+            }
+            None => Err(wrong(format!("has no image `{wanted}`"))),
+        },
+        (None, [only]) => Ok(only.descriptor.clone()),
+        (None, entries) => match named("latest") {
+            Some(entry) => Ok(entry.descriptor.clone()),
+            None => Err(wrong(format!(
+                "has {} images: name one with `:TAG` or `@DIGEST`",
+                entries.len()
+            ))),
+        },
+    }
+}
+
+fn layout_document(path: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
+    let blob = path.join("blobs/sha256").join(descriptor.digest.hex());
+    let read = || {
+        if blob.metadata()?.len() > DOCUMENT_LIMIT {
+            return Err(std::io::Error::other(
+                "it is larger than a manifest or config can be",
+            ));
+        }
+        std::fs::read(&blob)
+    };
+    read().map_err(|error| source(format!("cannot read `{}`", blob.display()), &error, None))
+}
+
+fn diff_ids(config: &ImageConfig) -> Option<Vec<DiffId>> {
+    config
+        .rootfs
+        .diff_ids
+        .iter()
+        .map(|text| text.parse().ok().map(DiffId))
+        .collect()
+}
+
+fn name(key: &BaseKey) -> String {
+    match &key.location {
+        BaseLocation::Image(image) => image.familiar(),
+        BaseLocation::OciLayout { path, .. } => path.display().to_string(),
+    }
+}
+
+fn source(
+    message: impl Into<String>,
+    error: &(dyn std::error::Error + 'static),
+    hint: Option<String>,
+) -> Failure {
+    let mut diagnostic = Diagnostic::error(message).caused_by(error);
+    diagnostic.hints.extend(hint);
+    Failure::new(ExitCode::Source, diagnostic)
+}

@@ -1,0 +1,429 @@
+//! Delivering what was built: every output of the request, then the files that tell the next job about it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::export::{self, Blobs, Export, ExportError, ExportedImage};
+use crate::plan::{BaseLocation, Graph, Op, Output};
+use crate::solve::{ChainLayer, Solution};
+use crate::store::Store;
+use crate::vocab::{
+    BuildRequest, Cancel, Descriptor, Diagnostic, Event, EventSink, ExitCode, ImageRef, OutputSpec,
+    Summary, SummaryImage, VertexId,
+};
+use crate::worker::Machine;
+
+use super::images::{Form, Images};
+use super::{Failure, TaskIds, failure};
+
+/// Tells whether an output needs the files themselves, not only records and blobs.
+pub(super) fn needs_files(request: &BuildRequest) -> bool {
+    request
+        .outputs
+        .iter()
+        .any(|output| matches!(output, OutputSpec::Tar { .. } | OutputSpec::Local { .. }))
+}
+
+/// What was delivered.
+pub(super) struct Delivered {
+    /// In the form of the first output that is an image.
+    images: Vec<ExportedImage>,
+    top: Option<Descriptor>,
+    names: Vec<ImageRef>,
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the last station of a build sees all of it"
+)]
+pub(super) fn deliver(
+    request: &BuildRequest,
+    graph: &Graph,
+    solution: &Solution,
+    machine: &Machine<'_>,
+    images: Vec<Images>,
+    events: &dyn EventSink,
+    tasks: &TaskIds,
+    cancel: &Cancel,
+) -> Result<Delivered, Failure> {
+    let fetch = |descriptor: &Descriptor| fetch(graph, machine, descriptor, cancel);
+    let blobs = Blobs {
+        store: machine.store(),
+        fetch: &fetch,
+    };
+    let mut delivered = Delivered {
+        images: Vec::new(),
+        top: None,
+        names: Vec::new(),
+    };
+    if let Some(first) = images.first() {
+        delivered.images = first.images.clone();
+        delivered.top = Some(export(first, &[]).top().0.clone());
+    }
+    for output in &request.outputs {
+        if let Some(ended) = failure::ended(cancel) {
+            return Err(ended);
+        }
+        let task = Task { events, tasks };
+        match output {
+            OutputSpec::Image {
+                names,
+                store: keep,
+                push,
+                ..
+            } => {
+                let export = export(form(&images, output), names);
+                if *keep {
+                    for layer in export.images.iter().flat_map(|image| &image.layers) {
+                        if machine.store().blob_size(&layer.digest).is_none() {
+                            task.run(format!("fetch {}", layer.digest), |_| fetch(layer))?;
+                        }
+                    }
+                    keep_image(machine.store(), &export)?;
+                }
+                if *push {
+                    push_image(graph, solution, machine, &export, &blobs, &task, cancel)?;
+                }
+                delivered.names.extend(names.iter().cloned());
+            }
+            OutputSpec::Oci { dest, tar, .. } => {
+                let export = export(form(&images, output), &request.tags);
+                task.run(
+                    format!("write OCI layout {}", dest.display()),
+                    |_| match tar {
+                        true => export::oci_archive(&export, &blobs, dest),
+                        false => export::oci_layout(&export, &blobs, dest),
+                    },
+                )?;
+            }
+            OutputSpec::Docker { dest, .. } => {
+                let export = export(form(&images, output), &request.tags);
+                task.run(format!("write Docker archive {}", dest.display()), |_| {
+                    export::docker_archive(&export, &blobs, dest)
+                })?;
+            }
+            OutputSpec::Tar { dest } | OutputSpec::Local { dest } => {
+                let [only] = graph.outputs.as_slice() else {
+                    return per_platform(graph, solution, machine, output, dest, &task, cancel)
+                        .map(|()| delivered);
+                };
+                let to_tar = matches!(output, OutputSpec::Tar { .. });
+                files(graph, solution, machine, only, dest, to_tar, &task, cancel)?;
+            }
+        }
+    }
+    delivered.write_files(request)?;
+    Ok(delivered)
+}
+
+/// `type=local` of several platforms: a directory for each below the destination.
+fn per_platform(
+    graph: &Graph,
+    solution: &Solution,
+    machine: &Machine<'_>,
+    spec: &OutputSpec,
+    dest: &Path,
+    task: &Task<'_>,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    if matches!(spec, OutputSpec::Tar { .. }) {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            Diagnostic::error("`type=tar` holds one platform")
+                .hint("use `type=local`, or build one platform"),
+        ));
+    }
+    for output in &graph.outputs {
+        let below = dest.join(output.platform.to_string().replace('/', "_"));
+        files(
+            graph, solution, machine, output, &below, false, task, cancel,
+        )?;
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the last station of a build sees all of it"
+)]
+fn files(
+    graph: &Graph,
+    solution: &Solution,
+    machine: &Machine<'_>,
+    output: &Output,
+    dest: &Path,
+    to_tar: bool,
+    task: &Task<'_>,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    let chain = solution.chain(graph, output.root);
+    let root = machine
+        .open_root(graph, &chain, cancel)
+        .map_err(|error| failure::step(graph, output.root, error, cancel))?;
+    task.run(
+        format!("write files to {}", dest.display()),
+        |_| match to_tar {
+            true => export::root_tar(&root, dest, cancel),
+            false => export::root_directory(&root, dest, cancel),
+        },
+    )
+}
+
+fn form<'a>(images: &'a [Images], output: &OutputSpec) -> &'a Images {
+    let form = Form::of(output).expect("only image outputs ask");
+    images
+        .iter()
+        .find(|images| images.form == form)
+        .expect("every wanted form was assembled")
+}
+
+fn export<'a>(images: &Images, names: &'a [ImageRef]) -> Export<'a> {
+    Export {
+        images: images.images.clone(),
+        index: images.index.clone(),
+        names,
+    }
+}
+
+/// Puts the documents into the store and gives the image its names.
+fn keep_image(store: &Store, export: &Export<'_>) -> Result<(), Failure> {
+    let keep = || {
+        for (_, bytes) in export.documents() {
+            store.put_blob(bytes)?;
+        }
+        let (top, _) = export.top();
+        let platform = match (&export.index, export.images.as_slice()) {
+            (None, [image]) => Some(&image.platform),
+            _ => None,
+        };
+        if export.names.is_empty() {
+            store.put_image(None, top, platform)?;
+        }
+        for name in export.names {
+            store.put_image(Some(name), top, platform)?;
+        }
+        Ok(())
+    };
+    keep().map_err(|error| failure::store(&error))
+}
+
+fn push_image(
+    graph: &Graph,
+    solution: &Solution,
+    machine: &Machine<'_>,
+    export: &Export<'_>,
+    blobs: &Blobs<'_>,
+    task: &Task<'_>,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    if export.names.is_empty() {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            Diagnostic::error("nothing says where to push to")
+                .hint("name the image with `-t REGISTRY/NAME:TAG`"),
+        ));
+    }
+    let origins = base_repositories(graph, solution);
+    let mount_from = |layer: &Descriptor, name: &ImageRef| {
+        let known = origins
+            .iter()
+            .filter(|(digest, image)| *digest == layer.digest && image.registry == name.registry);
+        known
+            .map(|(_, image)| image.repository.clone())
+            .filter(|repository| *repository != name.repository)
+            .collect()
+    };
+    let names: Vec<String> = export.names.iter().map(ImageRef::familiar).collect();
+    task.run(format!("push {}", names.join(", ")), |vertex| {
+        let client = machine.client()?;
+        let progress = |layer: &Descriptor, sent: u64| {
+            task.events.emit(Event::Progress {
+                vertex,
+                what: layer.digest.to_string(),
+                done: sent,
+                total: layer.size,
+            });
+        };
+        export::push(client, export, blobs, &mount_from, &progress, cancel)
+    })
+}
+
+/// Returns which repositories base layers came from.
+fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(crate::vocab::Digest, ImageRef)> {
+    let mut found = Vec::new();
+    for output in &graph.outputs {
+        for layer in solution.chain(graph, output.root) {
+            if let ChainLayer::Base { base, index, .. } = layer
+                && let Op::Base(base) = &graph.steps[base.0].op
+                && let BaseLocation::Image(image) = &base.key.location
+            {
+                found.push((base.layers[index].0.digest, image.clone()));
+            }
+        }
+    }
+    found
+}
+
+/// Brings a base's layer, which no step needed, into the store.
+fn fetch(
+    graph: &Graph,
+    machine: &Machine<'_>,
+    descriptor: &Descriptor,
+    cancel: &Cancel,
+) -> Result<(), ExportError> {
+    for step in &graph.steps {
+        if let Op::Base(base) = &step.op
+            && let Some((original, _)) = base
+                .layers
+                .iter()
+                .find(|(layer, _)| layer.digest == descriptor.digest)
+        {
+            return machine.fetch_blob(base, original, cancel).map_err(|error| {
+                ExportError::Fetch(
+                    std::iter::once(error.message)
+                        .chain(error.causes)
+                        .collect::<Vec<_>>()
+                        .join(": "),
+                )
+            });
+        }
+    }
+    Err(ExportError::MissingBlob(descriptor.digest))
+}
+
+/// Shows one delivery and joins its error.
+struct Task<'a> {
+    events: &'a dyn EventSink,
+    tasks: &'a TaskIds,
+}
+
+impl Task<'_> {
+    fn run(
+        &self,
+        name: String,
+        work: impl FnOnce(VertexId) -> Result<(), ExportError>,
+    ) -> Result<(), Failure> {
+        let vertex = self.tasks.start(name.clone(), self.events);
+        match work(vertex) {
+            Ok(()) => {
+                self.events.emit(Event::Finished { vertex });
+                Ok(())
+            }
+            Err(error) => {
+                self.events.emit(Event::Failed {
+                    vertex,
+                    message: error.to_string(),
+                });
+                let mut diagnostic = Diagnostic::error(format!("cannot {name}")).caused_by(&error);
+                diagnostic.hints.extend(error.hint());
+                Err(Failure::new(ExitCode::Export, diagnostic))
+            }
+        }
+    }
+}
+
+impl Delivered {
+    /// Writes `--iidfile` and `--metadata-file`.
+    fn write_files(&self, request: &BuildRequest) -> Result<(), Failure> {
+        let write = |path: &Path, text: &[u8]| {
+            std::fs::write(path, text).map_err(|error| {
+                Failure::new(
+                    ExitCode::Export,
+                    Diagnostic::error(format!("cannot write `{}`", path.display()))
+                        .caused_by(&error),
+                )
+            })
+        };
+        let top = self.top.as_ref();
+        if let Some(path) = &request.iidfile {
+            // One platform: the image's ID is its config's digest, as `docker build` writes it.
+            let id = match (self.images.as_slice(), top) {
+                ([image], _) => image.config.digest.to_string(),
+                (_, Some(top)) => top.digest.to_string(),
+                (_, None) => String::new(),
+            };
+            write(path, id.as_bytes())?;
+        }
+        if let Some(path) = &request.metadata_file {
+            let mut metadata = json!({});
+            if let Some(top) = top {
+                metadata["containerimage.digest"] = json!(top.digest.to_string());
+                metadata["containerimage.descriptor"] = json!({ "mediaType": top.media_type, "digest": top.digest.to_string(), "size": top.size });
+            }
+            if let [image] = self.images.as_slice() {
+                metadata["containerimage.config.digest"] = json!(image.config.digest.to_string());
+            }
+            if !self.names.is_empty() {
+                metadata["image.name"] = json!(
+                    self.names
+                        .iter()
+                        .map(ImageRef::to_string)
+                        .collect::<Vec<_>>()
+                        .join(",")
+                );
+            }
+            let text = serde_json::to_vec_pretty(&metadata).expect("a JSON value can be written");
+            write(path, &text)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what is told at the end.
+    pub(super) fn summary(
+        &self,
+        graph: &Graph,
+        solution: &Solution,
+        store: &Store,
+        elapsed: Duration,
+    ) -> Summary {
+        let counted = |op: &Op| matches!(op, Op::Run(_) | Op::Copy(_) | Op::Workdir(_));
+        let steps = graph
+            .steps
+            .iter()
+            .zip(&solution.cached)
+            .filter(|(step, _)| counted(&step.op));
+        let cached = steps.clone().filter(|(_, cached)| **cached).count();
+        let size = |root| {
+            solution
+                .chain(graph, root)
+                .iter()
+                .map(|layer| match layer {
+                    ChainLayer::Built { step, .. } => Some(solution.results[step.0].size),
+                    // Unknown where the layer was never unpacked.
+                    ChainLayer::Base { id, .. } => {
+                        store.layer(id).ok().flatten().map(|layer| layer.size)
+                    }
+                })
+                .sum::<Option<u64>>()
+        };
+        let images = graph
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(at, output)| {
+                let image = self.images.get(at);
+                SummaryImage {
+                    platform: output.platform.clone(),
+                    manifest: image.map(|image| image.manifest.clone()),
+                    id: image.map(|image| image.config.digest),
+                    names: self.names.iter().map(ImageRef::familiar).collect(),
+                    unpacked_size: size(output.root),
+                    blob_size: image.map(|image| image.layers.iter().map(|layer| layer.size).sum()),
+                    stages: output
+                        .stages
+                        .iter()
+                        .filter_map(|(name, root)| Some((name.clone(), size(*root)?)))
+                        .collect(),
+                }
+            })
+            .collect();
+        Summary {
+            images,
+            steps: steps.count(),
+            cached,
+            elapsed,
+        }
+    }
+}

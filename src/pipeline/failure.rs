@@ -1,0 +1,78 @@
+//! Errors of the rooms joined with the place in the Dockerfile: the one place that knows both.
+
+use crate::plan::{Graph, StepId};
+use crate::sandbox::{SandboxError, SignalError};
+use crate::solve::StepError;
+use crate::store::StoreError;
+use crate::vocab::{Cancel, CancelReason, Diagnostic, ExitCode};
+
+/// Why a build ended without its result.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub class: ExitCode,
+    /// At least one error; all mistakes that one run can find.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Failure {
+    /// Returns a failure with one diagnostic.
+    pub fn new(class: ExitCode, diagnostic: Diagnostic) -> Failure {
+        Failure {
+            class,
+            diagnostics: vec![diagnostic],
+        }
+    }
+}
+
+pub(super) fn store(error: &StoreError) -> Failure {
+    let mut diagnostic = Diagnostic::error("the state directory cannot be used").caused_by(error);
+    diagnostic.hints.push(error.hint());
+    Failure::new(ExitCode::Store, diagnostic)
+}
+
+pub(super) fn sandbox(error: &SandboxError) -> Failure {
+    let mut diagnostic =
+        Diagnostic::error("steps cannot be run in this environment").caused_by(error);
+    diagnostic.hints.extend(error.hint());
+    Failure::new(ExitCode::Sandbox, diagnostic)
+}
+
+pub(super) fn signals(error: &SignalError) -> Failure {
+    Failure::new(
+        ExitCode::Internal,
+        Diagnostic::error("the build could not be ended by signals").caused_by(error),
+    )
+}
+
+/// Joins a step's error with its place, or tells that the build was ended from outside.
+pub(super) fn step(graph: &Graph, step: StepId, error: StepError, cancel: &Cancel) -> Failure {
+    if let Some(ended) = ended(cancel) {
+        return ended;
+    }
+    let origin = &graph.origins[step.0];
+    let mut diagnostic = Diagnostic::error(error.message);
+    if let Some(span) = origin.span {
+        diagnostic = diagnostic.at(span);
+    } else {
+        diagnostic = diagnostic.cause(format!("in step {}", origin.name));
+    }
+    diagnostic.causes.extend(error.causes);
+    diagnostic.hints.extend(error.hints);
+    diagnostic.output = error.output;
+    Failure::new(error.class, diagnostic)
+}
+
+/// Returns the failure that a signal or the timeout stands for.
+pub(super) fn ended(cancel: &Cancel) -> Option<Failure> {
+    let (class, message) = match cancel.reason()? {
+        CancelReason::Interrupted => (ExitCode::Interrupted, "interrupted"),
+        CancelReason::Terminated => (ExitCode::Terminated, "terminated by a signal"),
+        CancelReason::Timeout => (ExitCode::Timeout, "the time that `--timeout` allows is up"),
+        CancelReason::Failed => return None,
+    };
+    Some(Failure::new(
+        class,
+        Diagnostic::error(message)
+            .hint("finished steps are kept: the next build goes on from there"),
+    ))
+}
