@@ -1,6 +1,84 @@
-//! Flags become requests.
+//! Flags become requests; subcommands.
+//!
+//! `args` is what was typed, `request` turns it into what it means, `build` and the modules after it perform one subcommand each.
+//! Nothing here knows how an image is made.
+
+mod args;
+mod build;
+mod images;
+mod output;
+mod registry;
+mod request;
+mod root;
+mod upkeep;
+
+use std::process::ExitCode as ProcessExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use crate::pipeline::Failure;
+use crate::ui;
+use crate::vocab::{Diagnostic, ExitCode};
+
+use args::{Args, Command};
 
 /// Runs the command line of this process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ProcessExitCode {
+    crate::sandbox::run_internal_role();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Broken pipes do not matter here: there is nothing to lose.
+            drop(error.print());
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::Success.into(),
+                _ => ExitCode::Usage.into(),
+            };
+        }
+    };
+    match run(args) {
+        Ok(()) => ExitCode::Success.into(),
+        Err(failure) => {
+            // A build has told its own diagnostics, on its own display.
+            for diagnostic in &failure.diagnostics {
+                ui::report(diagnostic);
+            }
+            failure.class.into()
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let global = args.global;
+    match args.command {
+        Command::Build(build) => build::run(&global, *build),
+        Command::Pull(pull) => registry::pull(&global, &pull),
+        Command::Push(push) => registry::push(&global, &push),
+        Command::Login(login) => registry::login(&global, &login),
+        Command::Logout(logout) => registry::logout(&logout),
+        Command::Images(list) => images::list(&global, &list),
+        Command::Inspect(inspect) => images::inspect(&global, &inspect),
+        Command::Tag(tag) => images::tag(&global, &tag),
+        Command::Rmi(remove) => images::remove(&global, &remove),
+        Command::Import(import) => images::import(&global, &import),
+        Command::Save(save) => images::save(&global, &save),
+        Command::Prune(prune) => upkeep::prune(&global, &prune),
+        Command::Du(du) => upkeep::disk_usage(&global, &du),
+        Command::Version => {
+            print(&format!("builder {}\n", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+    }
+}
+
+/// Writes to standard output; a reader that went away is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    drop(std::io::stdout().lock().write_all(text.as_bytes()));
+}
+
+/// Returns a failure of the command line itself.
+fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(ExitCode::Usage, Diagnostic::error(message))
 }

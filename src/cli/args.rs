@@ -1,0 +1,336 @@
+//! The command line as typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Turns a Dockerfile into an OCI image wherever a process can run: no daemon, no root, no Docker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "builder",
+    version,
+    max_term_width = 110,
+    disable_help_subcommand = true
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Before or after the subcommand.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Global {
+    /// State directory: images, layers, cache [default: /var/lib/builder as root, else ~/.local/share/builder]
+    #[arg(long, value_name = "DIR", global = true, env = "BUILDER_ROOT")]
+    pub(super) root: Option<PathBuf>,
+    /// Pull images of HOST from URL first, then from HOST itself
+    #[arg(
+        long,
+        value_name = "HOST=URL",
+        global = true,
+        env = "BUILDER_REGISTRY_MIRROR",
+        value_delimiter = ','
+    )]
+    pub(super) registry_mirror: Vec<String>,
+    /// Allow plain HTTP, and TLS without a valid certificate, for this registry
+    #[arg(
+        long,
+        value_name = "HOST[:PORT]",
+        global = true,
+        env = "BUILDER_INSECURE_REGISTRY",
+        value_delimiter = ','
+    )]
+    pub(super) insecure_registry: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<Build>),
+    /// Bring an image from a registry into the state directory
+    Pull(Pull),
+    /// Send an image of the state directory to its registry
+    Push(Push),
+    /// List images
+    #[command(visible_alias = "ls")]
+    Images(Images),
+    /// Show an image's manifest and config as JSON
+    Inspect(Inspect),
+    /// Give an image another name
+    Tag(Tag),
+    /// Remove names of images; what nothing else needs goes with the next prune
+    Rmi(Remove),
+    /// Make an image of a root file system tar
+    Import(Import),
+    /// Write an image to an archive or OCI layout
+    Save(Save),
+    /// Remove what no image needs
+    Prune(Prune),
+    /// Show what takes the space
+    Du(Du),
+    /// Keep credentials for a registry
+    Login(Login),
+    /// Forget credentials for a registry
+    Logout(Logout),
+    /// Show the version
+    Version,
+}
+
+/// `builder build`: short forms and defaults are those of `docker build`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Build {
+    /// Dockerfile; `-` is standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Name the image, and keep it in the state directory
+    #[arg(short, long, value_name = "REF")]
+    pub(super) tag: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(super) target: Option<String>,
+    /// Set an ARG; without a value, from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(super) build_arg: Vec<String>,
+    /// Add a label to the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) label: Vec<String>,
+    /// Add an annotation to the manifest (`index:KEY=VALUE`: to the index)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) annotation: Vec<String>,
+    /// Platform to build for, such as linux/amd64; several make an index
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(super) platform: Vec<String>,
+    /// Ask the registry for each base image, even where it is in the state directory
+    #[arg(long)]
+    pub(super) pull: bool,
+    /// Execute every step
+    #[arg(long)]
+    pub(super) no_cache: bool,
+    /// Execute every step of these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(super) no_cache_filter: Vec<String>,
+    /// Name another build context: a directory, docker-image://REF or oci-layout://PATH[:TAG]
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) build_context: Vec<String>,
+    /// Add a line to /etc/hosts of RUN
+    #[arg(long, value_name = "HOST:IP")]
+    pub(super) add_host: Vec<String>,
+    /// Network of RUN
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(super) network: Network,
+    /// Size of /dev/shm in RUN, such as 64m
+    #[arg(long, value_name = "BYTES", default_value = "64m")]
+    pub(super) shm_size: String,
+    /// Resource limit of RUN
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(super) ulimit: Vec<String>,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) iidfile: Option<PathBuf>,
+    /// Write digests and names to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) metadata_file: Option<PathBuf>,
+    /// How to show the build
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        env = "BUILDKIT_PROGRESS"
+    )]
+    pub(super) progress: Progress,
+    /// Print the image ID only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Push the image to its registry: --output type=registry
+    #[arg(long)]
+    pub(super) push: bool,
+    /// Keep the image in the state directory: --output type=image
+    #[arg(long)]
+    pub(super) load: bool,
+    /// Where the result goes: type=image|registry|oci|docker|tar|local[,dest=PATH][,…]; a bare path is type=local, `-` a tar on
+    /// standard output
+    #[arg(short, long, value_name = "SPEC")]
+    pub(super) output: Vec<String>,
+    /// End the build after this time, such as 90s, 20m, 1h30m
+    #[arg(long, value_name = "DURATION", env = "BUILDER_TIMEOUT")]
+    pub(super) timeout: Option<String>,
+    /// Steps at the same time [default: by the CPU quota of the cgroup]
+    #[arg(long, value_name = "N", env = "BUILDER_JOBS")]
+    pub(super) jobs: Option<usize>,
+    /// Directory that COPY and ADD read from
+    #[arg(value_name = "CONTEXT")]
+    pub(super) context: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Network {
+    Default,
+    Host,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Progress {
+    Auto,
+    Tty,
+    Plain,
+    Rawjson,
+    Quiet,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Pull {
+    /// Image to pull
+    #[arg(value_name = "REF", required = true)]
+    pub(super) images: Vec<String>,
+    /// Platform to pull [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(super) platform: Option<String>,
+    /// Print digests only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Push {
+    /// Image to push
+    #[arg(value_name = "REF")]
+    pub(super) image: String,
+    /// Name to push it under [default: its own]
+    #[arg(value_name = "DESTINATION")]
+    pub(super) destination: Option<String>,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Images {
+    /// Show digests and IDs whole
+    #[arg(long)]
+    pub(super) no_trunc: bool,
+    /// Print IDs only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Inspect {
+    /// Name, or at least four digits of a digest
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(super) images: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Tag {
+    /// Name, or at least four digits of a digest
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: String,
+    /// New name
+    #[arg(value_name = "REF", required = true)]
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Remove {
+    /// Name, or at least four digits of a digest (all its names)
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(super) images: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Import {
+    /// Tar of a root file system, plain or compressed; `-` is standard input
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Name of the image
+    #[arg(value_name = "REF")]
+    pub(super) name: Option<String>,
+    /// Apply a Dockerfile instruction that changes the config: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(super) change: Vec<String>,
+    /// Comment of the history entry
+    #[arg(short, long, value_name = "TEXT")]
+    pub(super) message: Option<String>,
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(super) platform: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Save {
+    /// Image to write
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(super) images: Vec<String>,
+    /// File, or directory for `oci-dir`; `-` is standard output
+    #[arg(short, long, value_name = "PATH", default_value = "-")]
+    pub(super) output: PathBuf,
+    /// Format
+    #[arg(long, default_value = "docker")]
+    pub(super) format: SaveFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SaveFormat {
+    /// What `docker load` takes
+    Docker,
+    /// An OCI layout as a tar
+    Oci,
+    /// An OCI layout as a directory
+    OciDir,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Prune {
+    /// Remove the cache of steps too, not only what is unreachable
+    #[arg(short, long)]
+    pub(super) all: bool,
+    /// Remove only what was not used for this time, such as 24h or 7d
+    #[arg(long, value_name = "DURATION")]
+    pub(super) older_than: Option<String>,
+    /// Remove the least recently used until this much is left, such as 10g
+    #[arg(long, value_name = "BYTES")]
+    pub(super) keep: Option<String>,
+    /// Say what would go, and keep it
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask (there is no question; for scripts of other tools)
+    #[arg(short, long, action = ArgAction::SetTrue)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Du {
+    /// Read every blob and record, and say what is damaged
+    #[arg(long)]
+    pub(super) verify: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Login {
+    /// Registry host
+    #[arg(value_name = "HOST", default_value = "docker.io")]
+    pub(super) registry: String,
+    /// User name
+    #[arg(short, long)]
+    pub(super) username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Logout {
+    /// Registry host
+    #[arg(value_name = "HOST", default_value = "docker.io")]
+    pub(super) registry: String,
+}

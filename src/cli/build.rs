@@ -1,0 +1,25 @@
+//! `builder build`.
+
+use crate::pipeline::{self, Failure};
+use crate::sandbox;
+use crate::ui;
+use crate::vocab::{Cancel, Event};
+
+use super::args::{Build, Global};
+use super::request::request;
+
+pub(super) fn run(global: &Global, args: Build) -> Result<(), Failure> {
+    let (request, progress) = request(global, args, sandbox::cpu_quota())?;
+    let display = ui::display(progress);
+    let cancel = Cancel::new();
+    let built = pipeline::build(&request, display.as_ref(), &cancel);
+    built.map(drop).map_err(|failure| {
+        for diagnostic in &failure.diagnostics {
+            display.emit(Event::Diagnostic(diagnostic.clone()));
+        }
+        Failure {
+            diagnostics: Vec::new(),
+            ..failure
+        }
+    })
+}

@@ -1,0 +1,316 @@
+//! `--output`, `--push` and `--load` as what they mean together.
+
+use std::path::PathBuf;
+
+use crate::pipeline::Failure;
+use crate::vocab::{Compression, ImageRef, OutputSpec};
+
+use super::args::Build;
+use super::request::image;
+use super::usage;
+
+/// Returns every output of a build. With none asked for, and wherever `-t` is given, the state directory keeps the image.
+pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>, Failure> {
+    let mut outputs = args
+        .output
+        .iter()
+        .map(|text| output(text, tags))
+        .collect::<Result<Vec<_>, _>>()?;
+    if args.push {
+        match outputs
+            .iter_mut()
+            .find(|output| matches!(output, OutputSpec::Image { .. }))
+        {
+            Some(OutputSpec::Image { push, .. }) => *push = true,
+            _ => outputs.push(image_output(tags.to_vec(), false, true)),
+        }
+    }
+    let keep = args.load || args.output.is_empty() && !args.push || !tags.is_empty();
+    if keep {
+        match outputs
+            .iter_mut()
+            .find(|output| matches!(output, OutputSpec::Image { .. }))
+        {
+            Some(OutputSpec::Image { store, .. }) => *store = true,
+            _ => outputs.push(image_output(tags.to_vec(), true, false)),
+        }
+    }
+    if outputs.iter().filter(|output| to_stdout(output)).count() > 1 {
+        return Err(usage("only one output can go to standard output"));
+    }
+    Ok(outputs)
+}
+
+fn image_output(names: Vec<ImageRef>, store: bool, push: bool) -> OutputSpec {
+    OutputSpec::Image {
+        names,
+        store,
+        push,
+        compression: Compression::default(),
+        oci_media_types: true,
+    }
+}
+
+fn to_stdout(output: &OutputSpec) -> bool {
+    match output {
+        OutputSpec::Image { .. } | OutputSpec::Local { .. } => false,
+        OutputSpec::Oci { dest, .. }
+        | OutputSpec::Docker { dest, .. }
+        | OutputSpec::Tar { dest } => dest.as_os_str() == "-",
+    }
+}
+
+/// The fields of one `--output`, taken one by one so that what is left over is an error.
+struct Fields<'a> {
+    text: &'a str,
+    fields: Vec<(String, String)>,
+}
+
+impl Fields<'_> {
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.fields.iter().position(|(field, _)| field == name)?;
+        Some(self.fields.remove(at).1)
+    }
+
+    fn flag(&mut self, name: &str, default: bool) -> Result<bool, Failure> {
+        match self.take(name).as_deref() {
+            None => Ok(default),
+            Some("true" | "1" | "") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(usage(format!(
+                "`--output {}`: {name}={other} is neither true nor false",
+                self.text
+            ))),
+        }
+    }
+
+    fn dest(&mut self, needed_for: &str) -> Result<PathBuf, Failure> {
+        let dest = self
+            .take("dest")
+            .or_else(|| self.take("destination"))
+            .filter(|dest| !dest.is_empty());
+        dest.map(PathBuf::from).ok_or_else(|| {
+            usage(format!(
+                "`--output {}`: {needed_for} needs dest=PATH",
+                self.text
+            ))
+        })
+    }
+
+    fn compression(&mut self) -> Result<Compression, Failure> {
+        let level = self.take("compression-level");
+        let kind = self.take("compression");
+        let number = |low: i32, high: i32, default: i32| match &level {
+            None => Ok(default),
+            Some(text) => text
+                .parse::<i32>()
+                .ok()
+                .filter(|level| (low..=high).contains(level))
+                .ok_or_else(|| {
+                    usage(format!(
+                        "`--output {}`: compression-level must be from {low} to {high}",
+                        self.text
+                    ))
+                }),
+        };
+        match kind.as_deref() {
+            None | Some("gzip") => Ok(Compression::Gzip {
+                level: number(1, 9, 6)? as u32,
+            }),
+            Some("zstd") => Ok(Compression::Zstd {
+                level: number(1, 22, 3)?,
+            }),
+            Some("uncompressed") => Ok(Compression::Uncompressed),
+            Some(other) => {
+                let mut failure = usage(format!(
+                    "`--output {}`: compression `{other}` is not supported",
+                    self.text
+                ));
+                failure.diagnostics[0]
+                    .hints
+                    .push("gzip, zstd and uncompressed are".to_owned());
+                Err(failure)
+            }
+        }
+    }
+
+    fn done(self) -> Result<(), Failure> {
+        match self.fields.first() {
+            None => Ok(()),
+            Some((name, value)) => Err(usage(format!(
+                "`--output {}`: `{name}={value}` is not supported for this type",
+                self.text
+            ))),
+        }
+    }
+}
+
+fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
+    if text == "-" {
+        return Ok(OutputSpec::Tar {
+            dest: PathBuf::from("-"),
+        });
+    }
+    if !text.contains('=') {
+        return Ok(OutputSpec::Local {
+            dest: PathBuf::from(text),
+        });
+    }
+    let mut fields = Fields {
+        text,
+        fields: split(text)?,
+    };
+    let Some(kind) = fields.take("type") else {
+        return Err(usage(format!("`--output {text}` has no type=…")));
+    };
+    let output = match kind.as_str() {
+        "image" | "registry" => {
+            let names = match fields.take("name") {
+                Some(names) => names
+                    .split(',')
+                    .map(|name| image(name.trim()))
+                    .collect::<Result<_, _>>()?,
+                None => tags.to_vec(),
+            };
+            let push = fields.flag("push", kind == "registry")?;
+            let store = fields.flag("store", kind == "image")?;
+            let compression = fields.compression()?;
+            let oci_media_types = fields.flag("oci-mediatypes", true)?;
+            OutputSpec::Image {
+                names,
+                store,
+                push,
+                compression,
+                oci_media_types,
+            }
+        }
+        "oci" => {
+            let tar = fields.flag("tar", true)?;
+            let dest = fields.dest("type=oci")?;
+            OutputSpec::Oci {
+                tar: tar && !dest.is_dir(),
+                dest,
+                compression: fields.compression()?,
+            }
+        }
+        "docker" => OutputSpec::Docker {
+            dest: fields.dest("type=docker")?,
+            compression: fields.compression()?,
+        },
+        "tar" => OutputSpec::Tar {
+            dest: fields.dest("type=tar")?,
+        },
+        "local" => OutputSpec::Local {
+            dest: fields.dest("type=local")?,
+        },
+        other => {
+            let mut failure = usage(format!("`--output {text}`: there is no type `{other}`"));
+            failure.diagnostics[0]
+                .hints
+                .push("types are image, registry, oci, docker, tar, local".to_owned());
+            return Err(failure);
+        }
+    };
+    fields.done()?;
+    Ok(output)
+}
+
+/// Splits comma-separated `key=value` fields; a field in double quotes may hold commas.
+fn split(text: &str) -> Result<Vec<(String, String)>, Failure> {
+    let mut fields: Vec<String> = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let field = fields.last_mut().expect("there is always one");
+        match c {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    if quoted {
+        return Err(usage(format!(
+            "`--output {text}` has a quote that does not end"
+        )));
+    }
+    fields
+        .into_iter()
+        .map(|field| {
+            let pair = field
+                .split_once('=')
+                .map(|(key, value)| (key.trim().to_lowercase(), value.to_owned()));
+            pair.ok_or_else(|| usage(format!("`--output {text}`: `{field}` is not key=value")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_long_forms() {
+        let tags = ["a/b".parse().unwrap()];
+        let check = |text: &str, expected: OutputSpec| {
+            assert_eq!(output(text, &tags).unwrap(), expected, "{text}")
+        };
+        check("out", OutputSpec::Local { dest: "out".into() });
+        check("-", OutputSpec::Tar { dest: "-".into() });
+        check("type=local,dest=x", OutputSpec::Local { dest: "x".into() });
+        check(
+            "type=oci,dest=x.tar",
+            OutputSpec::Oci {
+                dest: "x.tar".into(),
+                tar: true,
+                compression: Compression::default(),
+            },
+        );
+        check(
+            "type=oci,dest=x,tar=false,compression=zstd,compression-level=9",
+            OutputSpec::Oci {
+                dest: "x".into(),
+                tar: false,
+                compression: Compression::Zstd { level: 9 },
+            },
+        );
+        check(
+            "type=image,push=true",
+            OutputSpec::Image {
+                names: tags.to_vec(),
+                store: true,
+                push: true,
+                compression: Compression::default(),
+                oci_media_types: true,
+            },
+        );
+        check(
+            "type=registry,\"name=x/y,x/z\"",
+            OutputSpec::Image {
+                names: vec!["x/y".parse().unwrap(), "x/z".parse().unwrap()],
+                store: false,
+                push: true,
+                compression: Compression::default(),
+                oci_media_types: true,
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for text in [
+            "type=nope",
+            "dest=x",
+            "type=tar",
+            "type=tar,dest=x,a=b",
+            "type=image,compression=estargz",
+            "type=oci,dest=x,tar=maybe",
+            "type=oci,dest=x,compression-level=10",
+        ] {
+            assert!(output(text, &[]).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `pull`, `push`, `login`, `logout`.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+
+use crate::pipeline::{self, Failure};
+use crate::registry::{self, Client, RegistryError, Threads};
+use crate::ui;
+use crate::vocab::{Diagnostic, ExitCode, Platform, ProgressMode, Secret};
+
+use super::args::{Global, Login, Logout, Pull, Push};
+use super::request::image;
+use super::{print, usage};
+
+/// A password is a line; more than this is something else.
+const PASSWORD_LIMIT: u64 = 64 << 10;
+
+pub(super) fn pull(global: &Global, args: &Pull) -> Result<(), Failure> {
+    let store = global.store()?;
+    let options = global.registry_options()?;
+    let platform = match &args.platform {
+        Some(text) => text
+            .parse()
+            .map_err(|error: crate::vocab::PlatformError| usage(error.to_string()))?,
+        None => Platform::host(),
+    };
+    let display = ui::display(if args.quiet {
+        ProgressMode::Quiet
+    } else {
+        ProgressMode::Auto
+    });
+    for text in &args.images {
+        let name = image(text)?;
+        let manifest = pipeline::pull(&store, &options, &name, &platform, display.as_ref())?;
+        print(&match args.quiet {
+            true => format!("{}\n", manifest.digest),
+            false => format!("{}@{}\n", name.name(), manifest.digest),
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn push(global: &Global, args: &Push) -> Result<(), Failure> {
+    let store = global.store()?;
+    let options = global.registry_options()?;
+    let name = image(&args.image)?;
+    let destination = match &args.destination {
+        Some(text) => image(text.strip_prefix("docker://").unwrap_or(text))?,
+        None => name.clone(),
+    };
+    let display = ui::display(if args.quiet {
+        ProgressMode::Quiet
+    } else {
+        ProgressMode::Auto
+    });
+    let stored = super::images::find(&store, &args.image)?;
+    let digest = pipeline::push(
+        &store,
+        &options,
+        &stored.manifest,
+        &destination,
+        display.as_ref(),
+    )?;
+    print(&match args.quiet {
+        true => format!("{digest}\n"),
+        false => format!("{}@{digest}\n", destination.name()),
+    });
+    Ok(())
+}
+
+pub(super) fn login(global: &Global, args: &Login) -> Result<(), Failure> {
+    let user = match &args.username {
+        Some(user) => user.clone(),
+        None if args.password_stdin => return Err(usage("`--password-stdin` needs `--username`")),
+        None => prompt("user name: ")?,
+    };
+    let password = if args.password_stdin {
+        let mut text = String::new();
+        std::io::stdin()
+            .lock()
+            .take(PASSWORD_LIMIT)
+            .read_to_string(&mut text)
+            .map_err(|error| read_failed(&error))?;
+        Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())
+    } else {
+        let _quiet = NoEcho::start();
+        let password = prompt("password: ")?;
+        Secret::new(password)
+    };
+    if user.is_empty() || password.reveal().is_empty() {
+        return Err(usage("user name and password must not be empty"));
+    }
+    let client = Client::new(&global.registry_options()?, Threads::None)
+        .map_err(|error| failed(&args.registry, &error))?;
+    client
+        .check_login(&args.registry, &user, &password)
+        .map_err(|error| failed(&args.registry, &error))?;
+    registry::login(&args.registry, &user, &password)
+        .map_err(|error| failed(&args.registry, &error))?;
+    print(&format!("logged in to {}\n", args.registry));
+    Ok(())
+}
+
+pub(super) fn logout(args: &Logout) -> Result<(), Failure> {
+    let was_there =
+        registry::logout(&args.registry).map_err(|error| failed(&args.registry, &error))?;
+    print(&match was_there {
+        true => format!("logged out of {}\n", args.registry),
+        false => format!("not logged in to {}\n", args.registry),
+    });
+    Ok(())
+}
+
+fn failed(registry: &str, error: &RegistryError) -> Failure {
+    let mut diagnostic = Diagnostic::error(format!("login at {registry} failed")).caused_by(error);
+    diagnostic.hints.extend(error.hint());
+    Failure::new(ExitCode::Source, diagnostic)
+}
+
+fn prompt(text: &str) -> Result<String, Failure> {
+    // The prompt is lost if nobody sees standard error, and nothing else.
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    let mut line = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|error| read_failed(&error))?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read_failed(error: &std::io::Error) -> Failure {
+    Failure::new(
+        ExitCode::Usage,
+        Diagnostic::error("cannot read standard input").caused_by(error),
+    )
+}
+
+/// Hides what is typed while it lives, where standard input is a terminal.
+struct NoEcho(Option<rustix::termios::Termios>);
+
+impl NoEcho {
+    fn start() -> NoEcho {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return NoEcho(None);
+        }
+        let Ok(before) = rustix::termios::tcgetattr(&stdin) else {
+            return NoEcho(None);
+        };
+        let mut silent = before.clone();
+        silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        let changed =
+            rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Flush, &silent);
+        NoEcho(changed.is_ok().then_some(before))
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that is gone needs no echo.
+            let _gone = rustix::termios::tcsetattr(
+                std::io::stdin(),
+                rustix::termios::OptionalActions::Flush,
+                before,
+            )
+            .is_err();
+            drop(std::io::stderr().lock().write_all(b"\n"));
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! What was typed becomes what it means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::pipeline::Failure;
+use crate::vocab::{
+    BuildRequest, ContextSource, DockerfileSource, ImageRef, NamedContext, NetworkMode, Platform,
+    ProgressMode, Ulimit,
+};
+
+use super::args::{Build, Global, Network, Progress};
+use super::output::outputs;
+use super::usage;
+
+/// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
+const JOBS_AT_LEAST: usize = 4;
+
+/// Returns the request, and how to show it.
+pub(super) fn request(
+    global: &Global,
+    args: Build,
+    cpus: usize,
+) -> Result<(BuildRequest, ProgressMode), Failure> {
+    let tags = args
+        .tag
+        .iter()
+        .map(|text| image(text))
+        .collect::<Result<Vec<_>, _>>()?;
+    let outputs = outputs(&args, &tags)?;
+    let (annotations, index_annotations) = annotations(&args.annotation)?;
+    let progress = match args.progress {
+        _ if args.quiet => ProgressMode::Quiet,
+        Progress::Auto => ProgressMode::Auto,
+        Progress::Tty => ProgressMode::Tty,
+        Progress::Plain => ProgressMode::Plain,
+        Progress::Rawjson => ProgressMode::RawJson,
+        Progress::Quiet => ProgressMode::Quiet,
+    };
+    let request = BuildRequest {
+        root: global.state_directory()?,
+        context: context(&args.context)?,
+        dockerfile: match &args.file {
+            None => DockerfileSource::Default,
+            Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
+            Some(path) => DockerfileSource::File(path.clone()),
+        },
+        tags,
+        target: args.target.filter(|target| !target.is_empty()),
+        build_args: build_args(&args.build_arg, &|name| std::env::var(name).ok())?,
+        labels: args
+            .label
+            .iter()
+            .map(|text| pair("--label", text))
+            .collect::<Result<_, _>>()?,
+        annotations,
+        index_annotations,
+        platforms: args
+            .platform
+            .iter()
+            .map(|text| {
+                text.parse::<Platform>()
+                    .map_err(|error| usage(error.to_string()))
+            })
+            .collect::<Result<_, _>>()?,
+        pull: args.pull,
+        no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter,
+        named_contexts: args
+            .build_context
+            .iter()
+            .map(|text| named_context(text))
+            .collect::<Result<_, _>>()?,
+        add_hosts: args
+            .add_host
+            .iter()
+            .map(|text| add_host(text))
+            .collect::<Result<_, _>>()?,
+        network: match args.network {
+            Network::Default => NetworkMode::Default,
+            Network::Host => NetworkMode::Host,
+            Network::None => NetworkMode::None,
+        },
+        shm_size: bytes("--shm-size", &args.shm_size)?,
+        ulimits: args
+            .ulimit
+            .iter()
+            .map(|text| ulimit(text))
+            .collect::<Result<_, _>>()?,
+        jobs: match args.jobs {
+            Some(0) => return Err(usage("`--jobs` must be at least 1")),
+            Some(jobs) => jobs,
+            None => (2 * cpus).max(JOBS_AT_LEAST),
+        },
+        timeout: args
+            .timeout
+            .as_deref()
+            .map(|text| duration("--timeout", text))
+            .transpose()?,
+        outputs,
+        iidfile: args.iidfile,
+        metadata_file: args.metadata_file,
+        source_date_epoch: source_date_epoch()?,
+        registry: global.registry_options()?,
+    };
+    Ok((request, progress))
+}
+
+/// Reads an image reference.
+pub(super) fn image(text: &str) -> Result<ImageRef, Failure> {
+    text.parse()
+        .map_err(|error: crate::vocab::ReferenceError| usage(error.to_string()))
+}
+
+fn context(text: &str) -> Result<ContextSource, Failure> {
+    let remote = [
+        "http://",
+        "https://",
+        "git://",
+        "ssh://",
+        "git@",
+        "github.com/",
+    ];
+    if text == "-" || remote.iter().any(|prefix| text.starts_with(prefix)) {
+        let mut failure = usage(format!(
+            "the build context `{text}` is no directory: other contexts are not supported yet"
+        ));
+        failure.diagnostics[0]
+            .hints
+            .push("unpack or clone it first, and name the directory".to_owned());
+        return Err(failure);
+    }
+    Ok(ContextSource::Directory(PathBuf::from(text)))
+}
+
+fn build_args(
+    typed: &[String],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut given = Vec::new();
+    for text in typed {
+        match text.split_once('=') {
+            Some(("", _)) | None if text.is_empty() || text.starts_with('=') => {
+                return Err(usage(format!("`--build-arg {text}` has no name")));
+            }
+            Some((name, value)) => given.push((name.to_owned(), value.to_owned())),
+            None => given.extend(environment(text).map(|value| (text.clone(), value))),
+        }
+    }
+    Ok(given)
+}
+
+fn pair(flag: &str, text: &str) -> Result<(String, String), Failure> {
+    match text.split_once('=') {
+        Some(("", _)) => Err(usage(format!("`{flag} {text}` has no name"))),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None if flag == "--label" && !text.is_empty() => Ok((text.to_owned(), String::new())),
+        None => Err(usage(format!("`{flag} {text}` is not NAME=VALUE"))),
+    }
+}
+
+type Pairs = Vec<(String, String)>;
+
+/// Splits annotations into those of manifests and those of the index.
+fn annotations(typed: &[String]) -> Result<(Pairs, Pairs), Failure> {
+    let (mut manifest, mut index) = (Vec::new(), Vec::new());
+    for text in typed {
+        let (levels, rest) = match text.split_once(':') {
+            Some((levels, rest)) if !levels.contains(['=', '.']) => (levels, rest),
+            _ => ("manifest", text.as_str()),
+        };
+        let annotation = pair("--annotation", rest)?;
+        for level in levels.split(',') {
+            match level {
+                "manifest" => manifest.push(annotation.clone()),
+                "index" => index.push(annotation.clone()),
+                other => {
+                    let mut failure = usage(format!(
+                        "`--annotation {text}`: level `{other}` is not supported"
+                    ));
+                    failure.diagnostics[0]
+                        .hints
+                        .push("levels are `manifest` (the default) and `index`".to_owned());
+                    return Err(failure);
+                }
+            }
+        }
+    }
+    Ok((manifest, index))
+}
+
+fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
+    let (name, value) = pair("--build-context", text)?;
+    let name = name.to_lowercase();
+    let context = if let Some(reference) = value.strip_prefix("docker-image://") {
+        NamedContext::Image(image(reference)?)
+    } else if let Some(rest) = value.strip_prefix("oci-layout://") {
+        let (path, reference) = match rest.split_once('@') {
+            Some((path, digest)) => (path, Some(digest.to_owned())),
+            None => match rest.rsplit_once(':') {
+                Some((path, tag)) if !tag.contains('/') => (path, Some(tag.to_owned())),
+                _ => (rest, None),
+            },
+        };
+        NamedContext::OciLayout {
+            path: PathBuf::from(path),
+            reference,
+        }
+    } else if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") {
+        let mut failure = usage(format!(
+            "`--build-context {text}`: this kind of context is not supported yet"
+        ));
+        failure.diagnostics[0].hints.push(
+            "a directory, docker-image://REF and oci-layout://PATH[:TAG|@DIGEST] are".to_owned(),
+        );
+        return Err(failure);
+    } else {
+        NamedContext::Directory(PathBuf::from(value))
+    };
+    Ok((name, context))
+}
+
+fn add_host(text: &str) -> Result<(String, String), Failure> {
+    let refuse = || usage(format!("`--add-host {text}` is not HOST:IP"));
+    let (host, address) = text.split_once(['=', ':']).ok_or_else(refuse)?;
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Err(refuse());
+    }
+    if bare == "host-gateway" {
+        // Steps share the builder's network: its own address is the gateway.
+        return Ok((host.to_owned(), "127.0.0.1".to_owned()));
+    }
+    bare.parse::<std::net::IpAddr>().map_err(|_| refuse())?;
+    Ok((host.to_owned(), bare.to_owned()))
+}
+
+const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+fn ulimit(text: &str) -> Result<Ulimit, Failure> {
+    let refuse = || usage(format!("`--ulimit {text}` is not NAME=SOFT[:HARD]"));
+    let (name, limits) = text.split_once('=').ok_or_else(refuse)?;
+    if !ULIMITS.contains(&name) {
+        let mut failure = usage(format!("`--ulimit {text}`: there is no limit `{name}`"));
+        failure.diagnostics[0]
+            .hints
+            .push(format!("limits are {}", ULIMITS.join(", ")));
+        return Err(failure);
+    }
+    let number = |text: &str| match text {
+        "-1" | "unlimited" => Ok(u64::MAX),
+        text => text.parse::<u64>().map_err(|_| refuse()),
+    };
+    let (soft, hard) = match limits.split_once(':') {
+        Some((soft, hard)) => (number(soft)?, number(hard)?),
+        None => (number(limits)?, number(limits)?),
+    };
+    if soft > hard {
+        return Err(usage(format!(
+            "`--ulimit {text}`: the soft limit is above the hard one"
+        )));
+    }
+    Ok(Ulimit {
+        name: name.to_owned(),
+        soft,
+        hard,
+    })
+}
+
+/// Reads a number of bytes with an optional unit (`k`, `m`, `g`, `t`, each 1024 times the one before; `b` or `ib` may follow).
+pub(super) fn bytes(flag: &str, text: &str) -> Result<u64, Failure> {
+    let refuse = || usage(format!("`{flag} {text}` is not a size such as 64m or 2g"));
+    let lower = text.trim().to_lowercase();
+    let digits = lower.len() - lower.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = lower.split_at(digits);
+    let factor: u64 = match unit.trim() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => return Err(refuse()),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(refuse)
+}
+
+/// Reads a duration such as `90s`, `20m`, `1h30m`, `7d`, `500ms`; a bare number is seconds.
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+    let refuse = || {
+        usage(format!(
+            "`{flag} {text}` is not a duration such as 90s, 20m or 1h30m"
+        ))
+    };
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return Err(refuse());
+    }
+    while !rest.is_empty() {
+        let digits = rest.len()
+            - rest
+                .trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+                .len();
+        let (number, after) = rest.split_at(digits);
+        let letters = after.len()
+            - after
+                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
+                .len();
+        let (unit, after) = after.split_at(letters);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "" | "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86400.0,
+            _ => return Err(refuse()),
+        };
+        let number: f64 = number.parse().map_err(|_| refuse())?;
+        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| refuse())?;
+        rest = after;
+    }
+    Ok(total)
+}
+
+fn source_date_epoch() -> Result<Option<i64>, Failure> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) if !text.is_empty() => text.parse().map(Some).map_err(|_| {
+            usage(format!(
+                "the environment's SOURCE_DATE_EPOCH is not a number of seconds: `{text}`"
+            ))
+        }),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("64m", 64 << 20),
+            ("1", 1),
+            ("2GiB", 2 << 30),
+            ("10 kb", 10 << 10),
+        ] {
+            assert_eq!(bytes("--x", text).unwrap(), expected, "{text}");
+        }
+        for text in ["", "m", "-1", "1x", "99999999999999999999g"] {
+            assert!(bytes("--x", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, milliseconds) in [
+            ("90s", 90_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+            ("2", 2000),
+            ("1.5s", 1500),
+        ] {
+            assert_eq!(
+                duration("--x", text).unwrap().as_millis(),
+                milliseconds,
+                "{text}"
+            );
+        }
+        for text in ["", "s", "1y", "1.2.3s", "-1s"] {
+            assert!(duration("--x", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn build_args_come_from_the_environment_or_not_at_all() {
+        let environment = |name: &str| (name == "SET").then(|| "value".to_owned());
+        let given = build_args(
+            &["A=1=2".into(), "SET".into(), "UNSET".into(), "E=".into()],
+            &environment,
+        )
+        .unwrap();
+        let expected = [("A", "1=2"), ("SET", "value"), ("E", "")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(given, expected);
+        assert!(build_args(&["=x".into()], &environment).is_err());
+    }
+
+    #[test]
+    fn named_contexts() {
+        let check = |text: &str, expected: NamedContext| {
+            assert_eq!(named_context(text).unwrap().1, expected, "{text}")
+        };
+        check("a=dir/x", NamedContext::Directory("dir/x".into()));
+        check(
+            "a=docker-image://alpine",
+            NamedContext::Image("alpine".parse().unwrap()),
+        );
+        let layout = |reference: Option<&str>| NamedContext::OciLayout {
+            path: "/l".into(),
+            reference: reference.map(str::to_owned),
+        };
+        check("a=oci-layout:///l", layout(None));
+        check("a=oci-layout:///l:tag", layout(Some("tag")));
+        check("a=oci-layout:///l@sha256:00", layout(Some("sha256:00")));
+        assert!(named_context("a=https://x/y.git").is_err());
+        assert!(named_context("a").is_err());
+    }
+
+    #[test]
+    fn hosts() {
+        assert_eq!(
+            add_host("a:1.2.3.4").unwrap(),
+            ("a".into(), "1.2.3.4".into())
+        );
+        assert_eq!(add_host("a=[::1]").unwrap(), ("a".into(), "::1".into()));
+        assert_eq!(add_host("a:::1").unwrap(), ("a".into(), "::1".into()));
+        assert!(add_host("a:b").is_err());
+        assert!(add_host("a").is_err());
+    }
+
+    #[test]
+    fn ulimits() {
+        assert_eq!(
+            ulimit("nofile=10:20").unwrap(),
+            Ulimit {
+                name: "nofile".into(),
+                soft: 10,
+                hard: 20
+            }
+        );
+        assert_eq!(ulimit("core=-1").unwrap().soft, u64::MAX);
+        assert!(ulimit("nofile=20:10").is_err());
+        assert!(ulimit("files=1").is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! What every subcommand starts with: the state directory and how registries are reached.
+
+use std::path::PathBuf;
+
+use crate::pipeline::Failure;
+use crate::store::{Store, StoreError};
+use crate::vocab::{Diagnostic, ExitCode, RegistryOptions};
+
+use super::args::Global;
+use super::usage;
+
+impl Global {
+    /// Returns the state directory: the flag, the environment, or the default of this user.
+    pub(super) fn state_directory(&self) -> Result<PathBuf, Failure> {
+        if let Some(root) = &self.root {
+            return Ok(std::path::absolute(root).unwrap_or_else(|_| root.clone()));
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/builder"));
+        }
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("builder"))
+            .ok_or_else(|| {
+                let mut failure =
+                    usage("there is no place for the state directory: HOME is not set");
+                failure.diagnostics[0]
+                    .hints
+                    .push("name one with `--root DIR` or BUILDER_ROOT".to_owned());
+                failure
+            })
+    }
+
+    /// Opens the state directory.
+    pub(super) fn store(&self) -> Result<Store, Failure> {
+        Store::open(&self.state_directory()?).map_err(|error| store_failed(&error))
+    }
+
+    /// Returns how registries are reached.
+    pub(super) fn registry_options(&self) -> Result<RegistryOptions, Failure> {
+        let mirrors = self
+            .registry_mirror
+            .iter()
+            .map(|text| {
+                let pair = text
+                    .split_once('=')
+                    .filter(|(host, url)| !host.is_empty() && !url.is_empty());
+                pair.map(|(host, url)| (host.to_owned(), url.to_owned()))
+                    .ok_or_else(|| usage(format!("`--registry-mirror {text}` is not HOST=URL")))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(RegistryOptions {
+            mirrors,
+            insecure: self.insecure_registry.clone(),
+        })
+    }
+}
+
+/// Joins a store's error with what it means for a command.
+pub(super) fn store_failed(error: &StoreError) -> Failure {
+    let mut diagnostic = Diagnostic::error("the state directory cannot be used").caused_by(error);
+    diagnostic.hints.push(error.hint());
+    Failure::new(ExitCode::Store, diagnostic)
+}
