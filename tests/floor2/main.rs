@@ -1,0 +1,11 @@
+//! Floor 2: whole builds on a small root of the machine's own programs. Needs user namespaces or root, and nothing else.
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each floor uses its part")]
+mod support;
+
+mod cache;
+mod command;
+mod errors;
+mod outputs;
+mod run;

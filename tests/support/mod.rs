@@ -1,0 +1,9 @@
+//! What the tests of whole builds share: a laboratory to build in, a small root to build on, a validator of images.
+
+#![allow(unreachable_pub, reason = "shared by several test programs")]
+
+pub mod image;
+pub mod lab;
+pub mod machine_root;
+pub mod power;
+pub mod registry;
