@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::report::Stage;
+
 /// Why this process cannot have a sandbox.
 #[derive(Debug, Error)]
 pub enum SandboxError {
@@ -15,7 +17,7 @@ pub enum SandboxError {
     #[error("cannot read `{path}`")]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "user {user} has no subordinate ids: no line for it in `{file}`, and this process is not root"
+        "user `{user}` lacks CAP_SYS_ADMIN and has no subordinate ids: no line for it in `{file}`"
     )]
     NoSubordinateIds { user: String, file: &'static str },
     #[error(
@@ -143,12 +145,22 @@ impl RunError {
                 Some("Linux 5.12 or newer is needed".to_owned())
             }
             RunError::Setup { stage, source, .. }
-                if *stage == super::report::Stage::Proc.name()
+                if *stage == Stage::Proc.name()
                     && source.raw_os_error() == Some(libc::EPERM) =>
             {
                 Some(
                     "the surrounding container hides parts of /proc: run it with `--security-opt systempaths=unconfined` \
                      (Kubernetes: `procMount: Unmasked`)"
+                        .to_owned(),
+                )
+            }
+            RunError::Setup { stage, source, .. }
+                if *stage == Stage::Loopback.name()
+                    && source.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Some(
+                    "without network needs CAP_NET_ADMIN here: run the surrounding container with `--cap-add NET_ADMIN`, or \
+                     give the step the default network"
                         .to_owned(),
                 )
             }

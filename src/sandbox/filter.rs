@@ -6,8 +6,6 @@
 //! them. The program is for the architecture this program was built for and its 32-bit companions; a call through any other
 //! gate kills the process.
 
-use std::collections::BTreeMap;
-
 use rustix::io::Errno;
 
 use super::syscalls::{ALLOWED, Abi, CONDITIONAL, Conditional, N};
@@ -114,24 +112,23 @@ fn by_architecture(
 /// Returns the verdicts of one ABI as (first number, verdict), ascending, the first at 0.
 fn segments(abi: Abi, marker: u32) -> Vec<(u32, Verdict)> {
     let column = abi as usize;
-    let mut verdicts = BTreeMap::new();
-    for row in ALLOWED {
-        if row[column] != N {
-            verdicts.insert(row[column], Verdict::Allow);
-        }
-    }
-    for (conditional, row) in CONDITIONAL {
+    let allowed = ALLOWED.iter().map(|row| (row[column], Verdict::Allow));
+    let conditional = CONDITIONAL.iter().map(|(conditional, row)| {
         let verdict = match conditional {
             Conditional::Clone3 => Verdict::Missing,
-            asked => Verdict::Ask(asked),
+            asked => Verdict::Ask(*asked),
         };
-        verdicts.insert(row[column], verdict);
-    }
+        (row[column], verdict)
+    });
+    let mut verdicts: Vec<_> = allowed
+        .chain(conditional)
+        .filter(|(number, _)| *number != N)
+        .collect();
+    verdicts.sort_unstable_by_key(|(number, _)| *number);
     let newest = verdicts
-        .keys()
-        .copied()
-        .filter(|number| *number < ARM_PRIVATE)
-        .max()
+        .iter()
+        .map(|(number, _)| *number)
+        .rfind(|number| *number < ARM_PRIVATE)
         .unwrap_or(0);
 
     let mut segments = vec![(0, Verdict::Deny)];

@@ -36,6 +36,8 @@ impl Mount {
         attributes: Attributes,
     ) -> Result<Mount, Errno> {
         let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        // What mount tables show as the device.
+        fsconfig_set_string(&context, "source", kind)?;
         for (name, value) in options {
             fsconfig_set_string(&context, *name, *value)?;
         }
@@ -63,12 +65,22 @@ impl Mount {
 
     /// Adds attributes to this mount.
     pub(super) fn restrict(&self, attributes: Attributes) -> Result<(), Errno> {
-        mount_setattr(self.as_fd(), attributes, 0)
+        mount_setattr(self.as_fd(), attributes, Attributes::empty(), 0)
     }
 
     /// Adds attributes to this mount and all below.
     pub(super) fn restrict_tree(&self, attributes: Attributes) -> Result<(), Errno> {
-        mount_setattr(self.as_fd(), attributes, libc::AT_RECURSIVE)
+        mount_setattr(
+            self.as_fd(),
+            attributes,
+            Attributes::empty(),
+            libc::AT_RECURSIVE,
+        )
+    }
+
+    /// Takes attributes from this mount.
+    pub(super) fn permit(&self, attributes: Attributes) -> Result<(), Errno> {
+        mount_setattr(self.as_fd(), Attributes::empty(), attributes, 0)
     }
 
     /// Attaches it onto a file or directory.
@@ -112,12 +124,13 @@ struct MountAttr {
 
 fn mount_setattr(
     mount: BorrowedFd<'_>,
-    attributes: Attributes,
+    set: Attributes,
+    clear: Attributes,
     flags: libc::c_int,
 ) -> Result<(), Errno> {
     let attr = MountAttr {
-        attr_set: u64::from(attributes.bits()),
-        attr_clr: 0,
+        attr_set: u64::from(set.bits()),
+        attr_clr: u64::from(clear.bits()),
         propagation: 0,
         userns_fd: 0,
     };

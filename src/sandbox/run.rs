@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::vocab::{Cancel, Stream};
 
@@ -250,6 +250,13 @@ impl Running {
             pidfd_send_signal(command, Signal::KILL).ok();
             wait_for_end(command);
         }
+        // Init ends by itself now. Unless it is stuck, and then it has nothing left to do.
+        let init = i32::try_from(self.init.id()).ok().and_then(Pid::from_raw);
+        if let Some(Ok(init)) = init.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            wait_for_end(&init);
+        }
+        // Fails if it was reaped, and does nothing if it has ended.
+        self.init.kill().ok();
     }
 }
 
@@ -263,7 +270,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits for the end of a process that is not a child, but not for ever.
+/// Waits for the end of a process, but not for ever.
 fn wait_for_end(process: &OwnedFd) {
     let patience = rustix::time::Timespec::try_from(PATIENCE).expect("patience is short");
     let mut fds = [PollFd::new(process, PollFlags::IN)];

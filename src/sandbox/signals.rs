@@ -1,11 +1,11 @@
 //! Signals that end a build.
 //!
-//! The handler does two things that are safe in it: an atomic store and `_exit`. Nobody is killed from here: commands are in
+//! The handler does only what is safe in one: atomic operations and `_exit`. Nobody is killed from here: commands are in
 //! sessions of their own, which no terminal reaches, and end when the builder ends them or when the builder ends.
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use crate::vocab::{Cancel, CancelReason, ExitCode};
@@ -13,11 +13,13 @@ use crate::vocab::{Cancel, CancelReason, ExitCode};
 use super::error::SignalError;
 
 static FLAG: OnceLock<Cancel> = OnceLock::new();
+/// A first SIGINT has come.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// With which status a timeout ends a process that has no flag yet.
 static STATUS: AtomicI32 = AtomicI32::new(1);
 
-/// SIGINT, SIGTERM and SIGHUP raise `cancel`; a SIGINT that finds it raised ends the process at once with status 130, and every
-/// running command with it. A signal that was ignored when the program started (`nohup`) stays ignored. Once per process.
+/// SIGINT, SIGTERM and SIGHUP raise `cancel`; a second SIGINT ends the process at once with status 130, and every running
+/// command with it. A signal that was ignored when the program started (`nohup`) stays ignored. Once per process.
 pub fn raise_on_signals(cancel: &Cancel) -> Result<(), SignalError> {
     FLAG.set(cancel.clone()).map_err(|_| SignalError::Taken)?;
     for (signal, name) in [
@@ -65,7 +67,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
         }
         return;
     };
-    if signal == libc::SIGINT && cancel.reason() == Some(CancelReason::Interrupted) {
+    if signal == libc::SIGINT && INTERRUPTED.swap(true, Ordering::SeqCst) {
         // SAFETY: `_exit` is async-signal-safe and runs no code of ours.
         unsafe { libc::_exit(130) };
     }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! dev/      -> /dev        links, mount points for devices, pts, shm, mqueue
+//! nodes/X   -> /dev/X      devices, where they can be made
 //! files/N   -> the files   0 is resolv.conf, 1 is hosts
 //! empty/    -> over directories that are to be hidden
 //! ```
@@ -144,7 +145,7 @@ pub(super) fn build(
     cgroups: Cgroups,
 ) -> Result<(), Failure> {
     let private = private(instructions)?;
-    let devices = devices()?;
+    let devices = devices(&private)?;
 
     root.attach_over("/").at(Stage::Root, "")?;
     root.restrict_tree(Attributes::MOUNT_ATTR_NODEV)
@@ -192,7 +193,15 @@ fn private(instructions: &Instructions) -> Result<Mount, Failure> {
     .at(stage, "")?;
     private.attach_over("/proc").at(stage, "/proc")?;
 
-    for name in ["dev", "dev/pts", "dev/shm", "dev/mqueue", "files", "empty"] {
+    for name in [
+        "dev",
+        "dev/pts",
+        "dev/shm",
+        "dev/mqueue",
+        "nodes",
+        "files",
+        "empty",
+    ] {
         let mode = Mode::from_raw_mode(if name == "empty" { 0o555 } else { 0o755 });
         mkdirat(&private, name, mode).at(stage, name)?;
     }
@@ -257,25 +266,58 @@ fn mount_point_in_dev(private: &Mount, path: &str) -> Result<(), Errno> {
     }
 }
 
-/// Takes the host's device files. A machine may lack some, but not `null`.
-fn devices() -> Result<Vec<(&'static str, Mount)>, Failure> {
+/// Makes the devices, or takes the host's where that is not allowed (a user namespace, whose root cannot change them). Real
+/// root gets nodes of its own: a `chmod` of one must not be the host's. A machine may lack some, but not `null`.
+fn devices(private: &Mount) -> Result<Vec<(&'static str, Mount)>, Failure> {
     let mut devices = Vec::with_capacity(DEVICES.len());
+    let mut can_make = true;
     for (name, major, minor) in DEVICES {
+        if can_make {
+            match make_device(private, name, major, minor) {
+                Ok(device) => {
+                    devices.push((name, device));
+                    continue;
+                }
+                Err(Errno::PERM | Errno::ACCESS) => can_make = false,
+                Err(errno) => return Err(errno).at(Stage::Dev, name),
+            }
+        }
         let path = format!("/dev/{name}");
-        let device = match Mount::copy(CWD, Path::new(&path)) {
-            Err(Errno::NOENT) if name != "null" => continue,
-            other => other.at(Stage::Dev, &path)?,
-        };
-        let stat = fstat(&device).at(Stage::Dev, &path)?;
-        let is_it = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && stat.st_rdev == makedev(major, minor);
-        if is_it {
-            devices.push((name, device));
-        } else if name == "null" {
-            return Err(Errno::NODEV).at(Stage::Dev, &path);
+        match take_device(&path, major, minor) {
+            Ok(device) => devices.push((name, device)),
+            Err(Errno::NOENT | Errno::NODEV) if name != "null" => {}
+            Err(errno) => return Err(errno).at(Stage::Dev, &path),
         }
     }
     Ok(devices)
+}
+
+fn make_device(private: &Mount, name: &str, major: u32, minor: u32) -> Result<Mount, Errno> {
+    let path = format!("nodes/{name}");
+    let mode = Mode::from_raw_mode(0o666);
+    let number = makedev(major, minor);
+    mknodat(private, &path, FileType::CharacterDevice, mode, number)?;
+    let device = Mount::copy(private, Path::new(&path))?;
+    // A mount of one file: nothing else can be made on it.
+    device.permit(Attributes::MOUNT_ATTR_NODEV)?;
+    Ok(device)
+}
+
+fn take_device(path: &str, major: u32, minor: u32) -> Result<Mount, Errno> {
+    let device = Mount::copy(CWD, Path::new(path))?;
+    let stat = fstat(&device)?;
+    let is_it = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == makedev(major, minor);
+    if !is_it {
+        return Err(Errno::NODEV);
+    }
+    // A device can be written to all the same; its mode and owner, which are the host's, cannot be changed.
+    device.restrict(
+        Attributes::MOUNT_ATTR_RDONLY
+            | Attributes::MOUNT_ATTR_NOSUID
+            | Attributes::MOUNT_ATTR_NOEXEC,
+    )?;
+    Ok(device)
 }
 
 /// Mounts /dev; returns it and its `null`.
