@@ -27,6 +27,8 @@ mod trail;
 mod walk;
 mod xattrs;
 
+/// How a source is told what to leave out.
+pub use crate::dockerfile::IgnorePatterns;
 pub use error::{ContextError, SelectError};
 pub use ignore_file::ignore_file;
 pub use list::list;

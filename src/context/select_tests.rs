@@ -1,3 +1,5 @@
+//! Tests of the module beside.
+
 use std::fmt::Write as _;
 
 use super::*;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::context::{Query, SelectError, Selection, Source, select};
-use crate::dockerfile::IgnorePatterns;
+use crate::context::{IgnorePatterns, Query, SelectError, Selection, Source, select};
 use crate::plan::{Copy, Graph, Local, Op};
 use crate::registry::{Client, RegistryError, Threads};
 use crate::solve::{ChainLayer, Held, Job, StepError, StepResult, Worker};

@@ -1,9 +1,3 @@
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    reason = "subjects are programs of their own"
-)]
 //! Commands in a real sandbox.
 //!
 //! A sandbox is entered by a process with one thread, which no test is. So each test starts this same program again, as a
@@ -12,6 +6,13 @@
 //!
 //! Subjects work on a small root made from the machine's own busybox, or else of its shell and the programs they use with
 //! their libraries.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "subjects are programs of their own"
+)]
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

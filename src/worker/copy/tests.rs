@@ -1,3 +1,5 @@
+//! Tests of the module beside.
+
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
