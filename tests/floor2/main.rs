@@ -8,4 +8,5 @@ mod cache;
 mod command;
 mod errors;
 mod outputs;
+mod registry;
 mod run;
