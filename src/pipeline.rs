@@ -41,6 +41,7 @@ pub fn build(
         sandbox::end_after(timeout, ExitCode::Timeout).map_err(|error| failure::signals(&error))?;
     }
     let store = Store::open(&request.root).map_err(|error| failure::store(&error))?;
+    let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     let inputs = Inputs::read(request, events)?;
     let tasks = TaskIds::default();
     let graph = bases::plan(request, &inputs, &store, events, &tasks)?;
@@ -56,8 +57,9 @@ pub fn build(
         None => {
             sandbox::enter().map_err(|error| failure::sandbox(&error))?;
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
+            sandbox::protect_self();
+            sandbox::raise_file_limit();
             events.emit(Event::Entered);
-            let in_use = store.use_shared().map_err(|error| failure::store(&error))?;
             store.sweep().map_err(|error| failure::store(&error))?;
             let schedule = Schedule {
                 graph: &graph,
@@ -70,7 +72,6 @@ pub fn build(
                 nonce: &inputs::nonce,
             };
             let solved = crate::solve::run(&schedule);
-            drop(in_use);
             solved.map_err(|(step, error)| failure::step(&graph, step, error, cancel))?
         }
     };

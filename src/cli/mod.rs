@@ -25,7 +25,6 @@ use args::{Args, Command};
 
 /// Runs the command line of this process.
 pub fn main() -> ProcessExitCode {
-    crate::sandbox::run_internal_role();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Builds against a registry in the process: what is asked, what is moved, what goes wrong.
 
 use crate::support::lab::Lab;
-use crate::support::registry::{Fault, FakeRegistry};
+use crate::support::registry::{FakeRegistry, Fault};
 
 /// Pushes a base of two layers to `registry` under `base` and forgets it.
 fn base_in(registry: &FakeRegistry) -> Option<()> {
@@ -14,7 +14,10 @@ fn base_in(registry: &FakeRegistry) -> Option<()> {
 }
 
 fn count(lines: &[String], method: &str, part: &str) -> usize {
-    lines.iter().filter(|line| line.starts_with(method) && line.contains(part)).count()
+    lines
+        .iter()
+        .filter(|line| line.starts_with(method) && line.contains(part))
+        .count()
 }
 
 #[test]
@@ -28,7 +31,11 @@ fn an_unchanged_build_pushes_nothing_but_its_manifest() {
     assert_eq!(count(&lines, "PUT", "/manifests/"), 1, "{lines:#?}");
     assert_eq!(lab.build(&["-t", &name, "--push"]).succeeds().executed(), 0);
     let lines = registry.take_lines();
-    assert_eq!(count(&lines, "POST", "") + count(&lines, "PATCH", "") + count(&lines, "GET", "/blobs/"), 0, "{lines:#?}");
+    assert_eq!(
+        count(&lines, "POST", "") + count(&lines, "PATCH", "") + count(&lines, "GET", "/blobs/"),
+        0,
+        "{lines:#?}"
+    );
     assert_eq!(count(&lines, "PUT", ""), 1, "{lines:#?}");
     assert_eq!(registry.open_uploads(), 0);
 }
@@ -38,13 +45,24 @@ fn a_base_is_pulled_once_and_mounted_where_it_is_pushed_back() {
     let registry = FakeRegistry::start();
     let Some(()) = base_in(&registry) else { return };
     let lab = Lab::new();
-    lab.dockerfile(&format!("FROM {}/base:v1\nRUN echo third > /third\n", registry.host()));
+    lab.dockerfile(&format!(
+        "FROM {}/base:v1\nRUN echo third > /third\n",
+        registry.host()
+    ));
     let name = format!("{}/other:v1", registry.host());
     lab.build(&["-t", &name, "--push"]).succeeds();
     let lines = registry.take_lines();
-    assert_eq!(count(&lines, "GET", "/base/blobs/"), 3, "config and two layers, each once: {lines:#?}");
+    assert_eq!(
+        count(&lines, "GET", "/base/blobs/"),
+        3,
+        "config and two layers, each once: {lines:#?}"
+    );
     assert_eq!(count(&lines, "POST", "mount="), 2, "{lines:#?}");
-    assert_eq!(count(&lines, "PATCH", ""), 0, "small blobs go up with their commit: {lines:#?}");
+    assert_eq!(
+        count(&lines, "PATCH", ""),
+        0,
+        "small blobs go up with their commit: {lines:#?}"
+    );
     let files = lab.saved(&name).files();
     assert_eq!(files.text("second"), "second\n");
     assert_eq!(files.text("third"), "third\n");
@@ -56,9 +74,17 @@ fn a_base_that_no_step_reads_is_not_downloaded_to_be_pushed() {
     let Some(()) = base_in(&registry) else { return };
     let lab = Lab::new();
     lab.dockerfile(&format!("FROM {}/base:v1\nCMD [\"x\"]\n", registry.host()));
-    lab.build(&["--output", &format!("type=registry,name={}/copy:v1", registry.host())]).succeeds();
+    lab.build(&[
+        "--output",
+        &format!("type=registry,name={}/copy:v1", registry.host()),
+    ])
+    .succeeds();
     let lines = registry.take_lines();
-    assert_eq!(count(&lines, "GET", "/blobs/"), 1, "the config alone: {lines:#?}");
+    assert_eq!(
+        count(&lines, "GET", "/blobs/"),
+        1,
+        "the config alone: {lines:#?}"
+    );
     assert_eq!(count(&lines, "POST", "mount="), 2, "{lines:#?}");
 }
 
@@ -67,10 +93,16 @@ fn a_network_that_is_cut_is_told_and_the_next_build_works() {
     let registry = FakeRegistry::start();
     let Some(()) = base_in(&registry) else { return };
     let lab = Lab::new();
-    lab.dockerfile(&format!("FROM {}/base:v1\nRUN echo third > /third\n", registry.host()));
-    let cut = |method: &str, target: &str| (method == "GET" && target.contains("/blobs/")).then_some(Fault::CutBody(10));
+    lab.dockerfile(&format!(
+        "FROM {}/base:v1\nRUN echo third > /third\n",
+        registry.host()
+    ));
+    let cut = |method: &str, target: &str| {
+        (method == "GET" && target.contains("/blobs/")).then_some(Fault::CutBody(10))
+    };
     registry.set_chaos(Some(Box::new(cut)));
-    lab.build(&["-t", "x"]).fails(4, &["base:v1", "Dockerfile:"]);
+    lab.build(&["-t", "x"])
+        .fails(4, &["base:v1", "Dockerfile:"]);
     registry.set_chaos(None);
     lab.build(&["-t", "x"]).succeeds();
     lab.is_sound();
@@ -81,8 +113,13 @@ fn a_layer_with_a_wrong_byte_is_never_used() {
     let registry = FakeRegistry::start();
     let Some(()) = base_in(&registry) else { return };
     let lab = Lab::new();
-    lab.dockerfile(&format!("FROM {}/base:v1\nRUN echo third > /third\n", registry.host()));
-    let damage = |method: &str, target: &str| (method == "GET" && target.contains("/blobs/")).then_some(Fault::DamageBody);
+    lab.dockerfile(&format!(
+        "FROM {}/base:v1\nRUN echo third > /third\n",
+        registry.host()
+    ));
+    let damage = |method: &str, target: &str| {
+        (method == "GET" && target.contains("/blobs/")).then_some(Fault::DamageBody)
+    };
     registry.set_chaos(Some(Box::new(damage)));
     let ran = lab.build(&["-t", "x"]);
     assert_eq!(ran.code, Some(4), "{}", ran.stderr);
@@ -95,12 +132,17 @@ fn a_base_moved_under_its_tag_is_noticed() {
     let registry = FakeRegistry::start();
     let Some(()) = base_in(&registry) else { return };
     let lab = Lab::new();
-    lab.dockerfile(&format!("FROM {}/base:v1\nRUN cat /second > /seen\n", registry.host()));
+    lab.dockerfile(&format!(
+        "FROM {}/base:v1\nRUN cat /second > /seen\n",
+        registry.host()
+    ));
     lab.build(&["-t", "x"]).succeeds();
     assert_eq!(lab.build(&["-t", "x"]).succeeds().executed(), 0);
     let other = Lab::with_base().unwrap();
     other.dockerfile("FROM base\nRUN echo moved > /second\n");
-    other.build(&["-t", &format!("{}/base:v1", registry.host()), "--push"]).succeeds();
+    other
+        .build(&["-t", &format!("{}/base:v1", registry.host()), "--push"])
+        .succeeds();
     assert_eq!(lab.build(&["-t", "x"]).succeeds().executed(), 1);
     assert_eq!(lab.saved("x").files().text("seen"), "moved\n");
 }
@@ -118,7 +160,8 @@ fn pull_and_push_of_whole_images() {
     let second = Lab::new();
     second.builder(&["pull", "-q", &copy]).succeeds();
     assert_eq!(second.saved(&copy).digest, first.digest);
-    lab.builder(&["pull", &format!("{}/base:none", registry.host())]).fails(4, &["base:none"]);
+    lab.builder(&["pull", &format!("{}/base:none", registry.host())])
+        .fails(4, &["base:none"]);
 }
 
 #[test]
@@ -130,5 +173,8 @@ fn a_registry_that_is_plain_http_on_another_address_must_be_named() {
     lab.dockerfile("FROM example.test/base:v1\nRUN true\n");
     lab.build(&["--registry-mirror", &mirror]).succeeds();
     let lines = registry.take_lines();
-    assert!(count(&lines, "GET", "/base/blobs/") > 0, "the mirror was asked: {lines:#?}");
+    assert!(
+        count(&lines, "GET", "/base/blobs/") > 0,
+        "the mirror was asked: {lines:#?}"
+    );
 }
