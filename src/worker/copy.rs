@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
 
 pub use super::chmod::{Chmod, ChmodError};
-use crate::context::{ContextError, Kind, Meta, SelectedRoot, Selection, Source};
+use crate::context::{ContextError, Kind, Meta, SelectedRoot, Selection, Source, open_directory};
 use crate::layer::Mtime;
 use crate::vocab::{Cancel, Timestamp};
 use content::Content;
@@ -128,14 +128,17 @@ pub enum CopyError {
     },
 }
 
-/// Copies `items`, in order, into `root`. What was copied before an error stays.
+/// Copies `items`, in order, into `root`, which may be an `O_PATH` descriptor, as that of a mount is. What was copied before an
+/// error stays.
 pub fn copy(
     root: BorrowedFd<'_>,
     items: &[Item<'_>],
     options: &CopyOptions<'_>,
     cancel: &Cancel,
 ) -> Result<CopyStats, CopyError> {
-    let mut copier = Copier::new(root, options, cancel);
+    // Times cannot be set through `O_PATH`.
+    let root = open_directory(root, ".").map_err(|error| io("open", PathBuf::from("/"), error))?;
+    let mut copier = Copier::new(root.as_fd(), options, cancel);
     copier.refuse_one_name_for_many(items)?;
     for item in items {
         match *item {

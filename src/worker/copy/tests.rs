@@ -80,7 +80,9 @@ fn perform(context: &Path, root: &Path, instruction: &str) -> Result<CopyStats, 
             },
         })
         .collect();
-    copy(open_root(root).as_fd(), &items, &options, &Cancel::new())
+    // As the root of a step comes: mounts have no other descriptors.
+    let root = open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    copy(root.as_fd(), &items, &options, &Cancel::new())
 }
 
 /// Compares the root after `instruction` with `expected`, which is also the error's text.
