@@ -15,14 +15,20 @@ use super::error::SignalError;
 static FLAG: OnceLock<Cancel> = OnceLock::new();
 /// A first SIGINT has come.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The status that the first signal stands for; 0 before it came.
+static ENDING: AtomicI32 = AtomicI32::new(0);
+/// Whoever does not look at the flag is ended after this many seconds.
+const GRACE: libc::c_uint = 5;
 /// With which status a timeout ends a process that has no flag yet.
 static STATUS: AtomicI32 = AtomicI32::new(1);
 
 /// SIGINT, SIGTERM and SIGHUP raise `cancel`; a second SIGINT ends the process at once with status 130, and every running
-/// command with it. A signal that was ignored when the program started (`nohup`) stays ignored. Once per process.
+/// command with it. So does, with the first signal's status, what has not ended after a few seconds: a write that nobody
+/// takes, a disk that does not answer. A signal that was ignored when the program started (`nohup`) stays ignored. Once per process.
 pub fn raise_on_signals(cancel: &Cancel) -> Result<(), SignalError> {
     FLAG.set(cancel.clone()).map_err(|_| SignalError::Taken)?;
     for (signal, name) in [
+        (libc::SIGALRM, "SIGALRM"),
         (libc::SIGINT, "SIGINT"),
         (libc::SIGTERM, "SIGTERM"),
         (libc::SIGHUP, "SIGHUP"),
@@ -71,11 +77,19 @@ extern "C" fn on_signal(signal: libc::c_int) {
         // SAFETY: `_exit` is async-signal-safe and runs no code of ours.
         unsafe { libc::_exit(130) };
     }
-    cancel.cancel(match signal {
-        libc::SIGINT => CancelReason::Interrupted,
-        libc::SIGALRM => CancelReason::Timeout,
-        _ => CancelReason::Terminated,
-    });
+    let (reason, status) = match signal {
+        libc::SIGINT => (CancelReason::Interrupted, ExitCode::Interrupted),
+        libc::SIGALRM => (CancelReason::Timeout, ExitCode::Timeout),
+        _ => (CancelReason::Terminated, ExitCode::Terminated),
+    };
+    let first = ENDING.compare_exchange(0, status as i32, Ordering::SeqCst, Ordering::SeqCst);
+    if let (Err(first), libc::SIGALRM) = (first, signal) {
+        // SAFETY: `_exit` is async-signal-safe and runs no code of ours.
+        unsafe { libc::_exit(first) };
+    }
+    cancel.cancel(reason);
+    // SAFETY: `alarm` is async-signal-safe; it takes the place of the timeout, which has nothing left to end.
+    unsafe { libc::alarm(GRACE) };
 }
 
 /// Ends the build after `timeout`: raises the flag of [`raise_on_signals`] where that was called by then, and else, while there
