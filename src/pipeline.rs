@@ -45,7 +45,7 @@ pub fn build(
     let inputs = Inputs::read(request, events)?;
     let tasks = TaskIds::default();
     let graph = bases::plan(request, &inputs, &store, events, &tasks)?;
-    let machine = Machine::new(&store, inputs.setup(request));
+    let machine = Machine::new(&store, inputs.setup(request), cancel);
 
     declare(&graph, events);
     let known = probe(&graph, &machine);
@@ -56,6 +56,7 @@ pub fn build(
         }
         None => {
             sandbox::enter().map_err(|error| failure::sandbox(&error))?;
+            sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
             sandbox::protect_self();
             sandbox::raise_file_limit();

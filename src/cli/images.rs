@@ -198,6 +198,7 @@ pub(super) fn save(global: &Global, args: &Save) -> Result<(), Failure> {
         let blobs = export::Blobs {
             store: &store,
             fetch: &|layer| Err(export::ExportError::MissingBlob(layer.digest)),
+            cancel: &crate::vocab::Cancel::new(),
         };
         let written = match args.format {
             SaveFormat::Docker => export::docker_archive(&exported, &blobs, &args.output),

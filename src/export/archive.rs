@@ -60,7 +60,7 @@ fn write(
         }
     }
     for layer in export.layers() {
-        let mut blob = blobs.open(layer)?;
+        let mut blob = blobs.reader(layer)?;
         file(
             &mut tar,
             &format!("blobs/sha256/{}", layer.digest.hex()),

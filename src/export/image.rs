@@ -1,9 +1,10 @@
 //! What is exported: documents as bytes, blobs by descriptor.
 
 use std::fs::File;
+use std::io::{self, Read};
 
 use crate::store::Store;
-use crate::vocab::{Descriptor, ImageRef, Platform};
+use crate::vocab::{Cancel, Descriptor, ImageRef, Platform};
 
 use super::ExportError;
 
@@ -74,6 +75,8 @@ pub struct Blobs<'a> {
     pub store: &'a Store,
     /// Brings a blob into the store; an error is a text for the user.
     pub fetch: &'a (dyn Fn(&Descriptor) -> Result<(), ExportError> + Sync),
+    /// Ends readers.
+    pub cancel: &'a Cancel,
 }
 
 impl Blobs<'_> {
@@ -85,5 +88,28 @@ impl Blobs<'_> {
         self.store
             .blob(&descriptor.digest)?
             .ok_or(ExportError::MissingBlob(descriptor.digest))
+    }
+
+    /// Opens a blob for a copy, which ends with an error when the build does.
+    pub(super) fn reader(&self, descriptor: &Descriptor) -> Result<BlobReader<'_>, ExportError> {
+        Ok(BlobReader {
+            file: self.open(descriptor)?,
+            cancel: self.cancel,
+        })
+    }
+}
+
+/// A blob's bytes, as long as the build goes on.
+pub(super) struct BlobReader<'a> {
+    file: File,
+    cancel: &'a Cancel,
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("cancelled"));
+        }
+        self.file.read(buffer)
     }
 }

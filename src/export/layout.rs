@@ -31,7 +31,7 @@ pub fn oci_layout(export: &Export<'_>, blobs: &Blobs<'_>, path: &Path) -> Result
         put(&directory, &descriptor.digest, &mut &bytes[..])?;
     }
     for layer in export.layers() {
-        put(&directory, &layer.digest, &mut blobs.open(layer)?)?;
+        put(&directory, &layer.digest, &mut blobs.reader(layer)?)?;
     }
     replace(&marker, LAYOUT_FILE.as_bytes())?;
     let index_path = path.join("index.json");

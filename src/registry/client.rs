@@ -15,7 +15,7 @@ use super::push::{OpenAt, Push, Pushed};
 use super::reactor::{Reactor, Threads};
 use super::retry::Tuning;
 use super::scope::Scopes;
-use crate::vocab::{Descriptor, Digest, ImageRef, RegistryOptions, Secret};
+use crate::vocab::{Cancel, Descriptor, Digest, ImageRef, RegistryOptions, Secret};
 
 /// A client of all registries. Clones share connections, tokens and what was learned about hosts.
 #[derive(Clone)]
@@ -90,6 +90,11 @@ impl Client {
             rules,
             tuning,
         })
+    }
+
+    /// Has every wait of this client and its clones end soon after `cancel` is raised. Only the first flag counts.
+    pub fn end_with(&self, cancel: &Cancel) {
+        self.reactor.end_with(cancel);
     }
 
     /// Returns what the image's name stands for, without reading it where the registry allows that.

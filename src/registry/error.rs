@@ -123,6 +123,9 @@ pub enum RegistryError {
         mirrors: String,
         source: Box<RegistryError>,
     },
+    /// The flag of [`Client::end_with`](super::Client::end_with) was raised.
+    #[error("cancelled")]
+    Cancelled,
     /// No event loop could be made.
     #[error("cannot set up network input and output")]
     Runtime {

@@ -2,10 +2,15 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::RegistryError;
+use crate::vocab::Cancel;
+
+/// How often the flag is looked at.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Whether threads may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +25,7 @@ pub enum Threads {
 pub(super) struct Reactor {
     threads: Threads,
     runtime: OnceLock<Runtime>,
+    cancel: OnceLock<Cancel>,
 }
 
 impl Reactor {
@@ -27,12 +33,28 @@ impl Reactor {
         Reactor {
             threads,
             runtime: OnceLock::new(),
+            cancel: OnceLock::new(),
         }
     }
 
-    /// Runs a future to its end on the calling thread.
+    /// Has every later wait end when `cancel` is raised; the first flag stays.
+    pub(super) fn end_with(&self, cancel: &Cancel) {
+        self.cancel.get_or_init(|| cancel.clone());
+    }
+
+    /// Runs a future on the calling thread to its end, or until the flag of [`end_with`](Reactor::end_with) is raised.
     pub(super) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, RegistryError> {
-        Ok(self.runtime()?.block_on(future))
+        let runtime = self.runtime()?;
+        let Some(cancel) = self.cancel.get() else {
+            return Ok(runtime.block_on(future));
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                output = future => Ok(output),
+                () = raised(cancel) => Err(RegistryError::Cancelled),
+            }
+        })
     }
 
     fn runtime(&self) -> Result<&Runtime, RegistryError> {
@@ -53,6 +75,12 @@ impl Reactor {
             .map_err(|source| RegistryError::Runtime { source })?;
         // Where two threads were first, one loop is kept and the other one ends unused.
         Ok(self.runtime.get_or_init(|| made))
+    }
+}
+
+async fn raised(cancel: &Cancel) {
+    while !cancel.is_cancelled() {
+        tokio::time::sleep(TICK).await;
     }
 }
 

@@ -111,10 +111,7 @@ impl Machine<'_> {
         };
         let pending = self.store.new_layer().map_err(store_failed)?;
         let blob = self.open_blob(base, descriptor)?;
-        let guarded = Guarded {
-            inner: blob.clone(),
-            cancel: cancel.clone(),
-        };
+        let guarded = Guarded::new(blob.clone(), cancel);
         let tar = decompress(guarded).map_err(|error| failed(&error))?;
         let mut tar = DigestingReader::new(tar);
         apply_layer(&mut tar, &pending.fs()).map_err(|error| failed(&error))?;
@@ -143,13 +140,7 @@ impl Machine<'_> {
             return Ok(());
         }
         let blob = self.open_blob(base, descriptor)?;
-        let copied = io::copy(
-            &mut Guarded {
-                inner: blob.clone(),
-                cancel: cancel.clone(),
-            },
-            &mut io::sink(),
-        );
+        let copied = io::copy(&mut Guarded::new(blob.clone(), cancel), &mut io::sink());
         copied.and_then(|_| blob.finish()).map_err(|error| {
             StepError::new(
                 ExitCode::Source,
@@ -303,12 +294,21 @@ impl Read for Blob {
 }
 
 /// Ends reading when the build is cancelled.
-struct Guarded {
-    inner: Blob,
+pub(super) struct Guarded<R> {
+    inner: R,
     cancel: Cancel,
 }
 
-impl Read for Guarded {
+impl<R> Guarded<R> {
+    pub(super) fn new(inner: R, cancel: &Cancel) -> Guarded<R> {
+        Guarded {
+            inner,
+            cancel: cancel.clone(),
+        }
+    }
+}
+
+impl<R: Read> Read for Guarded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.cancel.reason() {
             Some(CancelReason::Timeout) => Err(io::Error::new(

@@ -45,18 +45,20 @@ pub struct Machine<'a> {
     pub(super) setup: Setup,
     sources: Mutex<BTreeMap<Option<String>, std::sync::Arc<Source>>>,
     client: OnceLock<Client>,
+    cancel: Cancel,
     /// Held while something that all steps share is made.
     pub(super) making: Mutex<()>,
 }
 
 impl<'a> Machine<'a> {
     /// Returns a machine that has opened nothing yet.
-    pub fn new(store: &'a Store, setup: Setup) -> Machine<'a> {
+    pub fn new(store: &'a Store, setup: Setup, cancel: &Cancel) -> Machine<'a> {
         Machine {
             store,
             setup,
             sources: Mutex::default(),
             client: OnceLock::new(),
+            cancel: cancel.clone(),
             making: Mutex::new(()),
         }
     }
@@ -71,12 +73,13 @@ impl<'a> Machine<'a> {
         &self.setup.compressions
     }
 
-    /// Returns the registry client for steps: it may use threads.
+    /// Returns the registry client for steps: it may use threads, and waits no longer than the build goes on.
     pub fn client(&self) -> Result<&Client, RegistryError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
         let client = Client::new(&self.setup.registry, Threads::Some)?;
+        client.end_with(&self.cancel);
         Ok(self.client.get_or_init(|| client))
     }
 
