@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::registry::RegistryError;
 use crate::rootfs::RootfsError;
 use crate::store::StoreError;
-use crate::vocab::Digest;
+use crate::vocab::{Digest, ExitCode};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -24,8 +24,13 @@ pub enum ExportError {
     SeveralPlatforms(usize),
     #[error("blob {0} is not in the state directory")]
     MissingBlob(Digest),
-    #[error("{0}")]
-    Fetch(String),
+    /// A blob could not be brought into the store.
+    #[error("{message}")]
+    Fetch {
+        message: String,
+        class: ExitCode,
+        hint: Option<String>,
+    },
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
@@ -45,11 +50,21 @@ impl ExportError {
         }
     }
 
+    /// Returns the class of failure that it is.
+    pub fn class(&self) -> ExitCode {
+        match self {
+            ExportError::Store(_) => ExitCode::Store,
+            ExportError::Fetch { class, .. } => *class,
+            _ => ExitCode::Export,
+        }
+    }
+
     /// Returns what the user can do.
     pub fn hint(&self) -> Option<String> {
         match self {
             ExportError::Registry(error) => error.hint(),
             ExportError::Store(error) => Some(error.hint()),
+            ExportError::Fetch { hint, .. } => hint.clone(),
             ExportError::NotALayout(_) => {
                 Some("name a directory that is empty or does not exist".to_owned())
             }

@@ -52,6 +52,7 @@ pub(super) fn deliver(
     let blobs = Blobs {
         store: machine.store(),
         fetch: &fetch,
+        cancel,
     };
     let mut delivered = Delivered {
         images: Vec::new(),
@@ -66,7 +67,11 @@ pub(super) fn deliver(
         if let Some(ended) = failure::ended(cancel) {
             return Err(ended);
         }
-        let task = Task { events, tasks };
+        let task = Task {
+            events,
+            tasks,
+            cancel,
+        };
         match output {
             OutputSpec::Image {
                 names,
@@ -281,12 +286,14 @@ fn fetch(
                 .find(|(layer, _)| layer.digest == descriptor.digest)
         {
             return machine.fetch_blob(base, original, cancel).map_err(|error| {
-                ExportError::Fetch(
-                    std::iter::once(error.message)
+                ExportError::Fetch {
+                    class: error.class,
+                    hint: error.hints.into_iter().next(),
+                    message: std::iter::once(error.message)
                         .chain(error.causes)
                         .collect::<Vec<_>>()
                         .join(": "),
-                )
+                }
             });
         }
     }
@@ -297,6 +304,7 @@ fn fetch(
 struct Task<'a> {
     events: &'a dyn EventSink,
     tasks: &'a TaskIds,
+    cancel: &'a Cancel,
 }
 
 impl Task<'_> {
@@ -312,13 +320,16 @@ impl Task<'_> {
                 Ok(())
             }
             Err(error) => {
+                if let Some(ended) = failure::ended(self.cancel) {
+                    return Err(ended);
+                }
                 self.events.emit(Event::Failed {
                     vertex,
                     message: error.to_string(),
                 });
                 let mut diagnostic = Diagnostic::error(format!("cannot {name}")).caused_by(&error);
                 diagnostic.hints.extend(error.hint());
-                Err(Failure::new(ExitCode::Export, diagnostic))
+                Err(Failure::new(error.class(), diagnostic))
             }
         }
     }

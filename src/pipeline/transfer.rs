@@ -134,7 +134,8 @@ fn pull_blob(
         if count == 0 {
             break;
         }
-        keep.write_all(&buffer[..count]).map_err(io_failed)?;
+        keep.write_all(&buffer[..count])
+            .map_err(|error| failure::store(&keep.error(error)))?;
         done += count as u64;
         progress(done);
     }
@@ -154,9 +155,11 @@ pub fn push(
         Client::new(options, Threads::Some).map_err(|error| cannot("push", destination, &error))?;
     let names = [destination.clone()];
     let exported = super::export_of(store, image, &names)?;
+    let cancel = Cancel::new();
     let blobs = Blobs {
         store,
         fetch: &|layer| Err(ExportError::MissingBlob(layer.digest)),
+        cancel: &cancel,
     };
     let tasks = TaskIds::default();
     let vertex = tasks.start(format!("push {}", destination.familiar()), events);
@@ -174,7 +177,7 @@ pub fn push(
         &blobs,
         &|_, _| Vec::new(),
         &progress,
-        &Cancel::new(),
+        &cancel,
     );
     match pushed {
         Ok(()) => {

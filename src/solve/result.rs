@@ -108,12 +108,26 @@ impl StepError {
         }
     }
 
-    /// Adds every error in `error`'s chain of sources, itself first.
+    /// Adds every error in `error`'s chain of sources, itself first. A full disk among them is the state directory's,
+    /// wherever it was met: steps write nowhere else.
     pub fn caused_by(mut self, error: &(dyn std::error::Error + 'static)) -> StepError {
         let mut next = Some(error);
         while let Some(error) = next {
+            if is_full(error) && self.class != ExitCode::Sandbox {
+                self = self.on_full_disk();
+            }
             self.causes.push(error.to_string());
             next = error.source();
+        }
+        self
+    }
+
+    /// Makes it an error of the state directory, which has no room.
+    pub fn on_full_disk(mut self) -> StepError {
+        self.class = ExitCode::Store;
+        let hint = "free space with `builder prune --all`, or give a state directory on another disk with `--root`";
+        if !self.hints.iter().any(|given| given == hint) {
+            self.hints.push(hint.to_owned());
         }
         self
     }
@@ -123,4 +137,13 @@ impl StepError {
         self.hints.push(hint.into());
         self
     }
+}
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+        )
+    })
 }

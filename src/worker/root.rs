@@ -149,7 +149,15 @@ impl Machine<'_> {
 }
 
 pub(super) fn mount_failed(error: &RootfsError) -> StepError {
-    StepError::new(ExitCode::Sandbox, "cannot mount the root of the step")
-        .caused_by(error)
-        .hint("overlayfs is needed: its files cannot lie on overlayfs themselves, so `--root` must name a disk, volume or tmpfs")
+    let is_io = matches!(error, RootfsError::Io { .. });
+    let class = if is_io {
+        ExitCode::Store
+    } else {
+        ExitCode::Sandbox
+    };
+    let failure = StepError::new(class, "cannot mount the root of the step").caused_by(error);
+    if is_io {
+        return failure;
+    }
+    failure.hint("overlayfs is needed: its files cannot lie on overlayfs themselves, so `--root` must name a disk, volume or tmpfs")
 }

@@ -14,6 +14,7 @@ use crate::vocab::{CancelReason, Event, ExitCode, LayerId, Timestamp, VertexId};
 
 use super::Machine;
 use super::add::{Opened, with_archives};
+use super::base::Guarded;
 use super::copy::{Chmod, CopyOptions, Item, copy};
 use super::machine::select_for;
 use super::root::{Root, Stub};
@@ -86,7 +87,7 @@ impl Machine<'_> {
             },
             job.cancel,
         )
-        .map_err(|error| run_failed(&error, job))?;
+        .map_err(|error| if_full(&layer, run_failed(&error, job)))?;
         let command = run.argv.join(" ");
         let failure = match exit {
             Exit::Code(0) => return self.seal(job, layer),
@@ -99,7 +100,7 @@ impl Machine<'_> {
                 .hint("signal 9 without a cause here mostly means that the memory limit was hit");
         }
         error.output = tail.lines();
-        Err(error)
+        Err(if_full(&layer, error))
     }
 
     pub(super) fn workdir(
@@ -205,7 +206,8 @@ impl Machine<'_> {
                     if !items.is_empty() {
                         place(&mut items)?;
                     }
-                    rootfs::extract_archive(tar, &tree, step.destination.as_bytes(), owner)
+                    let mut tar = Guarded::new(tar, job.cancel);
+                    rootfs::extract_archive(&mut tar, &tree, step.destination.as_bytes(), owner)
                         .map_err(|error| {
                             StepError::new(ExitCode::Step, format!("cannot unpack `{name}`"))
                                 .caused_by(&error)
@@ -319,6 +321,25 @@ fn owner_of(tree: &Tree, user: &Owner, group: Option<&Owner>) -> Result<(u32, u3
 fn user_failed(error: &UserError) -> StepError {
     StepError::new(ExitCode::Step, error.to_string())
         .hint("names are looked up in /etc/passwd and /etc/group of the image at this step; numbers always work")
+}
+
+/// Blames a disk without room for a command's failure: the command says so in its own words, or not at all.
+fn if_full(layer: &PendingLayer, error: StepError) -> StepError {
+    /// What is left where writing has failed: file systems keep a little back, and what was asked for did not fit.
+    const NOTHING: u64 = 256 << 10;
+    match rustix::fs::statvfs(layer.fs()) {
+        Ok(disk)
+            if disk.f_bavail * disk.f_frsize < NOTHING
+                || (disk.f_files > 0 && disk.f_favail == 0) =>
+        {
+            let failure = StepError {
+                message: format!("{}, and the state directory's disk is full", error.message),
+                ..error
+            };
+            failure.on_full_disk()
+        }
+        _ => error,
+    }
 }
 
 fn run_failed(error: &RunError, job: &Job<'_>) -> StepError {
