@@ -45,7 +45,7 @@ pub fn build(
     let inputs = Inputs::read(request, events)?;
     let tasks = TaskIds::default();
     let graph = bases::plan(request, &inputs, &store, events, &tasks)?;
-    let machine = Machine::new(&store, inputs.setup(request), cancel);
+    let machine = Machine::new(&store, inputs.setup(request), events, cancel);
 
     declare(&graph, events);
     let known = probe(&graph, &machine);
@@ -58,7 +58,6 @@ pub fn build(
             sandbox::enter().map_err(|error| failure::sandbox(&error))?;
             sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
-            sandbox::protect_self();
             sandbox::raise_file_limit();
             events.emit(Event::Entered);
             store.sweep().map_err(|error| failure::store(&error))?;
@@ -107,7 +106,8 @@ fn complete(
 /// Tells which steps there are.
 fn declare(graph: &Graph, events: &dyn EventSink) {
     for (at, (step, origin)) in graph.steps.iter().zip(&graph.origins).enumerate() {
-        if is_shown(&step.op) {
+        // A base is shown if it has to be unpacked.
+        if is_shown(&step.op) || matches!(step.op, Op::Base(_)) {
             events.emit(Event::Declared {
                 vertex: VertexId(at as u32),
                 name: origin.name.clone(),

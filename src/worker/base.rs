@@ -13,8 +13,8 @@ use crate::rootfs::{apply_layer, tree_size};
 use crate::solve::{ChainLayer, StepError};
 use crate::store::BlobWriter;
 use crate::vocab::{
-    CacheKey, Cancel, CancelReason, Descriptor, DiffId, Digest, ExitCode, KeyBuilder, LayerId,
-    Sha256,
+    CacheKey, Cancel, CancelReason, Descriptor, DiffId, Digest, Event, ExitCode, KeyBuilder,
+    LayerId, Sha256, VertexId,
 };
 
 use super::Machine;
@@ -31,6 +31,7 @@ impl Machine<'_> {
         cancel: &Cancel,
     ) -> Result<(), StepError> {
         let mut missing = Vec::new();
+        let mut shown = Vec::new();
         for layer in root {
             if let ChainLayer::Base { base, index, id } = *layer
                 && self
@@ -39,10 +40,21 @@ impl Machine<'_> {
                     .map_err(|error| Machine::store_failed(&error))?
                     .is_none()
             {
+                let vertex = VertexId(base.0 as u32);
                 let Op::Base(base) = &graph.steps[base.0].op else {
                     unreachable!("base layers come from base steps")
                 };
                 missing.push((base, &base.layers[index]));
+                // Several steps may want the same base at once; it is shown where it is asked for first.
+                if self
+                    .unpacking
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(vertex)
+                {
+                    self.events.emit(Event::Started { vertex });
+                    shown.push(vertex);
+                }
             }
         }
         let failure = Mutex::new(None);
@@ -72,10 +84,17 @@ impl Machine<'_> {
                 });
             }
         });
-        failure
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .map_or(Ok(()), Err)
+        let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for vertex in shown {
+            self.events.emit(match &failure {
+                None => Event::Finished { vertex },
+                Some(error) => Event::Failed {
+                    vertex,
+                    message: error.message.clone(),
+                },
+            });
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     fn unpack_layer(

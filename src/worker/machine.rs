@@ -1,6 +1,6 @@
 //! This machine as a [`Worker`]: records and locks go to the store, the rest to the modules beside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -10,7 +10,8 @@ use crate::registry::{Client, RegistryError, Threads};
 use crate::solve::{ChainLayer, Held, Job, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
-    CacheKey, Cancel, Compression, Digest, ExitCode, KeyComponent, RegistryOptions, Timestamp,
+    CacheKey, Cancel, Compression, Digest, EventSink, ExitCode, KeyComponent, RegistryOptions,
+    Timestamp, VertexId,
 };
 
 use super::root::Root;
@@ -44,6 +45,10 @@ pub struct Machine<'a> {
     pub(super) store: &'a Store,
     pub(super) setup: Setup,
     sources: Mutex<BTreeMap<Option<String>, std::sync::Arc<Source>>>,
+    /// Where bases that are unpacked are shown.
+    pub(super) events: &'a dyn EventSink,
+    /// Bases that were shown as being unpacked.
+    pub(super) unpacking: Mutex<BTreeSet<VertexId>>,
     client: OnceLock<Client>,
     cancel: Cancel,
     /// Held while something that all steps share is made.
@@ -52,11 +57,18 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Returns a machine that has opened nothing yet.
-    pub fn new(store: &'a Store, setup: Setup, cancel: &Cancel) -> Machine<'a> {
+    pub fn new(
+        store: &'a Store,
+        setup: Setup,
+        events: &'a dyn EventSink,
+        cancel: &Cancel,
+    ) -> Machine<'a> {
         Machine {
             store,
             setup,
             sources: Mutex::default(),
+            events,
+            unpacking: Mutex::default(),
             client: OnceLock::new(),
             cancel: cancel.clone(),
             making: Mutex::new(()),

@@ -106,3 +106,56 @@ fn version() {
         format!("builder {}\n", env!("CARGO_PKG_VERSION"))
     );
 }
+
+#[test]
+fn the_program_is_one_static_file_that_runs_in_an_empty_root() {
+    const PT_INTERP: u32 = 3;
+    let program = env!("CARGO_BIN_EXE_builder");
+    let elf = fs::read(program).unwrap();
+    let number = |at: usize, size: usize| {
+        elf[at..at + size]
+            .iter()
+            .rev()
+            .fold(0_usize, |value, &byte| value << 8 | usize::from(byte))
+    };
+    let (offset, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let interpreted = (0..count).any(|at| number(offset + at * size, 4) == PT_INTERP as usize);
+    assert!(!interpreted, "it names a dynamic loader");
+    if !nix::unistd::geteuid().is_root() {
+        return crate::support::power::not_run("chroot needs root");
+    }
+    let root = tempfile::tempdir().unwrap();
+    fs::copy(program, root.path().join("builder")).unwrap();
+    fs::create_dir(root.path().join("context")).unwrap();
+    fs::write(
+        root.path().join("context/Dockerfile"),
+        "FROM scratch\nLABEL a=b\n",
+    )
+    .unwrap();
+    let inside = |args: &[&str]| {
+        let ran = std::process::Command::new("chroot")
+            .arg(root.path())
+            .arg("/builder")
+            .args(args)
+            .output()
+            .unwrap();
+        crate::support::lab::Ran::of(ran)
+    };
+    inside(&["version"]).succeeds();
+    inside(&[
+        "--root",
+        "/state",
+        "build",
+        "--progress=plain",
+        "-t",
+        "x",
+        "/context",
+    ])
+    .succeeds();
+    assert!(
+        inside(&["--root", "/state", "inspect", "x"])
+            .succeeds()
+            .stdout
+            .contains("\"a\": \"b\"")
+    );
+}
