@@ -10,8 +10,8 @@ use super::flags::{FlagKind, Flags, KnownFlag};
 use super::instructions::Reader;
 use super::json::{self, Json};
 use super::lines::Part;
-use super::{Word, duration, mount, suggest};
-use crate::vocab::Diagnostic;
+use super::{Word, duration, mount};
+use crate::vocab::{Diagnostic, nearest};
 
 const RUN_FLAGS: [KnownFlag; 4] = [
     ("mount", FlagKind::List),
@@ -68,7 +68,7 @@ impl<'a> Reader<'_, 'a> {
         let problem = Diagnostic::error(format!("unknown mode of `--{flag}`: `{}`", mode.value))
             .at(mode.span);
         self.diagnostics
-            .push(match suggest::closest(&mode.value, known) {
+            .push(match nearest(&mode.value, known.iter().copied()) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
                 None => problem.hint(format!("it is one of {}", known.join(", "))),
             });

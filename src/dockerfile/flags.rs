@@ -3,9 +3,9 @@
 //! In: the flag words of a line and the flags that the instruction knows. Out: [`Flags`], and a diagnostic for each flag that
 //! is unknown, given twice, or has no or a wrong value.
 
+use super::Word;
 use super::words::FlagWord;
-use super::{Word, suggest};
-use crate::vocab::{Diagnostic, Span, Spanned};
+use crate::vocab::{Diagnostic, Span, Spanned, nearest};
 
 /// What values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ fn unknown(instruction: &str, word: &FlagWord<'_>, known: &[KnownFlag]) -> Diagn
     let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     let diagnostic = Diagnostic::error(format!("unknown flag `--{}` for {instruction}", word.name))
         .at(word.part.span());
-    match suggest::closest(&word.name, &names) {
+    match nearest(&word.name, names.iter().copied()) {
         Some(name) => diagnostic.hint(format!("did you mean `--{name}`?")),
         None if names.is_empty() => diagnostic.hint(format!(
             "{instruction} has no flags; write `--` before text that starts with `--`"

@@ -4,14 +4,14 @@
 //! is wrong; `None` where nothing usable is left. COPY and ADD are in `copies`, what runs is in `commands`. The order of
 //! instructions, and stages, are `parse`'s.
 
+use super::Word;
 use super::ast::{ArgDeclaration, From, Heredoc, InstructionKind, KeyValue, Onbuild};
 use super::flags::{FlagKind, Flags, KnownFlag};
 use super::heredoc::Mark;
 use super::json::{self, Json};
 use super::lines::Part;
 use super::words::{self, Header};
-use super::{Word, suggest};
-use crate::vocab::{Diagnostic, Spanned};
+use crate::vocab::{Diagnostic, Spanned, nearest};
 
 pub(super) enum Parsed {
     From(From, StageWords),
@@ -118,7 +118,7 @@ pub(super) fn parse(
 
 /// Returns the instruction that a mistyped keyword was meant to be.
 pub(super) fn closest_keyword(keyword: &str) -> Option<&'static str> {
-    suggest::closest(keyword, &KEYWORDS)
+    nearest(keyword, KEYWORDS.iter().copied())
 }
 
 /// Tells whether a word is an instruction.

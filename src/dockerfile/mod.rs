@@ -26,7 +26,6 @@ mod matcher;
 mod mount;
 mod parse;
 mod replace;
-mod suggest;
 mod words;
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! and `destination` are `target`, `ro` is `readonly`, `rw` is `readwrite`), and a diagnostic for each mistake. An option whose
 //! value has a variable is left for the time when it is known, and so is what depends on it.
 
-use super::{MountFlag, Word, suggest};
-use crate::vocab::{Diagnostic, Span, Spanned};
+use super::{MountFlag, Word};
+use crate::vocab::{Diagnostic, Span, Spanned, nearest};
 
 const KEYS: [&str; 19] = [
     "type",
@@ -97,7 +97,7 @@ fn option(field: &str) -> Result<(&'static str, Option<&str>), Box<Diagnostic>> 
         "env" => "env",
         _ => {
             let unknown = Diagnostic::error(format!("unknown option `{written}` of `--mount`"));
-            return Err(Box::new(match suggest::closest(written, &KEYS) {
+            return Err(Box::new(match nearest(written, KEYS.iter().copied()) {
                 Some(key) => unknown.hint(format!("did you mean `{key}`?")),
                 None => unknown.hint("options are key=value pairs, separated by commas"),
             }));
@@ -133,7 +133,7 @@ fn value_problem(key: &str, value: &str) -> Option<Diagnostic> {
             return None;
         }
         let problem = Diagnostic::error(format!("unknown {key} of a mount: `{value}`"));
-        Some(match suggest::closest(value, known) {
+        Some(match nearest(value, known.iter().copied()) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None => problem.hint(format!("it is one of {}", known.join(", "))),
         })

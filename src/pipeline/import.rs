@@ -12,6 +12,7 @@ use crate::vocab::{
 };
 
 use super::{Failure, failure, inputs};
+use crate::worker::now;
 
 /// One `builder import`.
 pub struct Import {
@@ -65,7 +66,7 @@ pub fn import(
         digest: packed.digest,
         size: packed.size,
     };
-    let created = inputs::epoch_of_environment().map_or_else(inputs::now, Timestamp::from_seconds);
+    let created = inputs::epoch_of_environment().map_or_else(now, Timestamp::from_seconds);
     let history = History {
         created: Some(created.to_string()),
         created_by: Some("builder import".to_owned()),

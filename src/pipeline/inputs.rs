@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::context::ignore_file;
 use crate::dockerfile::{Dockerfile, IgnorePatterns, apply_check, parse};
@@ -12,7 +11,7 @@ use crate::vocab::{
     BuildRequest, Compression, ContextSource, Diagnostic, DockerfileSource, Event, EventSink,
     ExitCode, NamedContext, OutputSpec, SourceText, Timestamp,
 };
-use crate::worker::{LocalDirectory, Setup};
+use crate::worker::{LocalDirectory, Setup, now};
 
 use super::Failure;
 
@@ -247,17 +246,6 @@ pub(super) fn epoch_of_environment() -> Option<i64> {
 
 fn absolute(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Returns the present moment.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        seconds: since.as_secs() as i64,
-        nanoseconds: since.subsec_nanos(),
-    }
 }
 
 /// Returns a text that no other call returns, here or elsewhere.

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::PlanInputs;
 use super::environment::Environment;
 use super::report::{Mistake, Report, Reported};
-use super::suggest::nearest;
 use super::words::Words;
 use crate::dockerfile::{ArgDeclaration, Dockerfile, Instruction, InstructionKind};
-use crate::vocab::{Diagnostic, Platform, Spanned};
+use crate::vocab::{Diagnostic, Platform, Spanned, nearest};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";

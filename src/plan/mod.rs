@@ -31,7 +31,6 @@ mod signal;
 mod stages;
 mod start;
 mod steps;
-mod suggest;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 
 use super::arguments::Globals;
 use super::report::{Mistake, Report, Reported};
-use super::suggest::nearest;
 use super::words::{Matched, Words};
 use super::{BaseKey, BaseLocation, PlanInputs};
 use crate::dockerfile::{Copy, Dockerfile, InstructionKind, Stage, Word};
-use crate::vocab::{Diagnostic, ImageRef, NamedContext, Platform, PlatformError, Span};
+use crate::vocab::{Diagnostic, ImageRef, NamedContext, Platform, PlatformError, Span, nearest};
 
 /// The image name that stands for nothing at all.
 const SCRATCH: &str = "scratch";

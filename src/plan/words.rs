@@ -7,9 +7,8 @@ use std::cell::{Cell, RefCell};
 
 use super::environment::Environment;
 use super::report::{Mistake, Report, Reported};
-use super::suggest::nearest;
 use crate::dockerfile::{self, ExpandError, Word};
-use crate::vocab::{Diagnostic, Span};
+use crate::vocab::{Diagnostic, Span, nearest};
 
 /// Bytes that variables may put into one word, and into one heredoc. An environment variable holds 128 KiB on Linux.
 const WORD_LIMIT: usize = 1 << 20;

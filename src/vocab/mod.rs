@@ -11,6 +11,7 @@ mod digest;
 mod event;
 mod exit;
 mod key;
+mod nearest;
 mod platform;
 mod reference;
 mod request;
@@ -24,6 +25,7 @@ pub use digest::{Descriptor, DiffId, Digest, DigestError, LayerId, ResultId, Sha
 pub use event::{Event, EventSink, Stream, Summary, SummaryImage, VertexId};
 pub use exit::ExitCode;
 pub use key::{CacheKey, KeyBuilder, KeyComponent};
+pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{

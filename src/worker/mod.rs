@@ -14,3 +14,4 @@ mod steps;
 
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
 pub use machine::{LocalDirectory, Machine, Setup};
+pub use steps::now;

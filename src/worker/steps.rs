@@ -299,7 +299,8 @@ impl Machine<'_> {
     }
 }
 
-fn now() -> Timestamp {
+/// Returns the present moment.
+pub fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
