@@ -6,7 +6,9 @@ mod support;
 
 mod cache;
 mod command;
+mod copy;
 mod errors;
+mod language;
 mod outputs;
 mod registry;
 mod run;
