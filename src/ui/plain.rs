@@ -234,7 +234,7 @@ pub(super) fn summary_text(summary: &Summary) -> String {
         }
         for (stage, bytes) in &image.stages {
             let share = match image.unpacked_size {
-                Some(own) if *bytes > 0 => format!(
+                Some(own) if *bytes > own => format!(
                     ": the image is {:.1} % of it",
                     100.0 * own as f64 / *bytes as f64
                 ),
