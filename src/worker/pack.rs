@@ -12,6 +12,7 @@ use crate::vocab::{
 };
 
 use super::Machine;
+use super::kept::Place;
 
 impl Machine<'_> {
     /// Packs the topmost layer of `root`, unless that was done before.
@@ -71,6 +72,10 @@ impl Machine<'_> {
         };
         let blob = self.store.blob_writer().map_err(store_failed)?;
         let mut writer = LayerWriter::new(blob, compression, self.setup.threads);
+        let place = Place::of(&graph.steps[step.0].op, &self.setup.locals, compression);
+        if let Some(kept) = place.kept_members(self.store, compression) {
+            writer = writer.with_known_members(kept);
+        }
         write_layer(&upper, &lowers, &mut writer, cancel).map_err(|error| {
             let mut failure = failed(&error);
             if !matches!(error, RootfsError::WhiteoutName { .. }) {
@@ -108,6 +113,9 @@ impl Machine<'_> {
         };
         self.store
             .put_packed(id, compression, &packed)
+            .map_err(store_failed)?;
+        place
+            .remember(self.store, *id, &packed, &graph.origins[step.0].name)
             .map_err(store_failed)
     }
 }
