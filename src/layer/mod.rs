@@ -4,6 +4,7 @@
 //! ([`TarWriter`]), or entries again ([`decompress`], [`TarReader`]). Equal entries give equal bytes. It knows nothing of file
 //! trees: which entries make a layer, what whiteouts mean and how entries land on a disk is `rootfs`' work.
 
+mod ahead;
 mod chunk;
 mod content;
 mod crew;
@@ -27,6 +28,7 @@ mod tests;
 mod validate;
 mod writer;
 
+pub use ahead::ReadAhead;
 pub use decompress::{Format, decompress, detect};
 pub use digesting::DigestingReader;
 pub use entry::{Entry, EntryKind, Mtime};

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::layer::{DigestingReader, decompress};
+use crate::layer::{DigestingReader, ReadAhead, decompress};
 use crate::plan::{Base, BaseLocation, Graph, Op};
 use crate::rootfs::{apply_layer, tree_size};
 use crate::solve::{ChainLayer, StepError};
@@ -132,6 +132,8 @@ impl Machine<'_> {
         let blob = self.open_blob(base, descriptor)?;
         let guarded = Guarded::new(blob.clone(), cancel);
         let tar = decompress(guarded).map_err(|error| failed(&error))?;
+        // Decompressing is about as much work as all the rest.
+        let tar = ReadAhead::new(tar).map_err(|error| failed(&error))?;
         let mut tar = DigestingReader::new(tar);
         apply_layer(&mut tar, &pending.fs()).map_err(|error| failed(&error))?;
         // What follows the end of the archive belongs to the digests too.
