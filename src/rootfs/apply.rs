@@ -26,6 +26,7 @@ pub fn apply_layer(tar: &mut dyn Read, dir: &Path) -> Result<Applied, RootfsErro
         layer: true,
         owner: None,
         naming: Naming::Escaped,
+        time: None,
     };
     let root = root
         .as_fd()

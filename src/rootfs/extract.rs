@@ -2,6 +2,8 @@
 
 use std::io::Read;
 
+use crate::layer::Mtime;
+
 use super::apply::Applied;
 use super::error::{During, RootfsError};
 use super::parcel;
@@ -14,14 +16,15 @@ use super::xattr::Naming;
 ///
 /// Links in `destination` and in the parents of entries are followed inside the root; what an entry itself replaces is not
 /// followed: a directory of the archive takes the place of a link. Existing directories are merged with and get the archive's
-/// metadata, except `destination` itself. A name such as `.wh.x` is a plain file here. `tar` is read to its end.
+/// metadata, except `destination` itself. Directories that are filled and not described get `time`, or the present without one. A name such as `.wh.x` is a plain file here. `tar` is read to its end.
 pub fn extract_archive(
     tar: &mut dyn Read,
     root: &Tree,
     destination: &[u8],
     owner: Option<(u32, u32)>,
+    time: Option<Mtime>,
 ) -> Result<Applied, RootfsError> {
-    root.make_dirs(destination, owner.unwrap_or((0, 0)), 0o755, None)?;
+    root.make_dirs(destination, owner.unwrap_or((0, 0)), 0o755, time)?;
     let mut base = destination;
     while let Some(shorter) = base.strip_prefix(b"/") {
         base = shorter;
@@ -34,6 +37,7 @@ pub fn extract_archive(
         layer: false,
         owner,
         naming: Naming::of(root.as_fd()).during("examine", "/")?,
+        time,
     };
     let root = root.as_fd().try_clone_to_owned().during("open", "/")?;
     parcel::unpack(tar, Unpacker::new(root, rules))

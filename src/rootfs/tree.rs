@@ -4,6 +4,7 @@
 //! the root as a process confined to it would see it; no answer ever depends on the host's tree. What a tree holds is hostile:
 //! nothing is opened before it is known to be a regular file.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,9 @@ use rustix::io::Errno;
 use crate::layer::Mtime;
 
 use super::error::{During, RootfsError, Shown, rooted};
-use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Refused, Walker};
+use super::resolve::{
+    self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Refused, Walker, split_last,
+};
 use super::stat::{FileKind, Stat};
 
 /// A root directory; cheap to clone by [`Tree::try_clone`].
@@ -92,7 +95,8 @@ impl Tree {
 
     /// Makes the directory `path` and what is missing above it, and returns the paths that were made, links resolved, outermost
     /// first. Links on the way are followed, also those whose target has to be made. What exists stays as it is; a file in the
-    /// way is an error. Without `mtime` the directories have the present time.
+    /// way is an error. They, and the
+    /// existing ones that they are put into, get `mtime`, or the present time without one.
     pub fn make_dirs(
         &self,
         path: &[u8],
@@ -117,7 +121,9 @@ impl Tree {
         }
         if let Some(mtime) = mtime {
             // After all of them exist: a new entry sets its parent's time.
-            for path in &made {
+            let parents = made.iter().map(|path| split_last(path).0);
+            let changed: BTreeSet<&[u8]> = made.iter().map(Vec::as_slice).chain(parents).collect();
+            for path in changed {
                 resolve::open_directory_beneath(self.as_fd(), path, OFlags::empty())
                     .and_then(|directory| Ok(rustix::fs::futimens(&directory, &times(mtime))?))
                     .during("set the time of", rooted(path))?;

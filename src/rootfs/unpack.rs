@@ -6,6 +6,7 @@
 //!
 //! A directory's time is set at the very end, since each new entry changes it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -43,6 +44,8 @@ pub(super) struct Rules {
     /// Whose everything is, instead of the archive's owners.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) naming: Naming,
+    /// The time of directories that the archive fills and does not describe; `None` is the present.
+    pub(super) time: Option<Mtime>,
 }
 
 /// What was made, and what could not be.
@@ -66,6 +69,8 @@ pub(super) struct Unpacker {
     next_parent: usize,
     file: Option<OpenFile>,
     directories: Vec<(Vec<u8>, Mtime)>,
+    /// Directories that something was put into, where the rules give them a time.
+    filled: BTreeSet<Vec<u8>>,
     unpacked: Unpacked,
 }
 
@@ -89,6 +94,7 @@ impl Unpacker {
             next_parent: 0,
             file: None,
             directories: Vec::new(),
+            filled: BTreeSet::new(),
             unpacked: Unpacked::default(),
         }
     }
@@ -174,6 +180,17 @@ impl Unpacker {
     /// Sets the times of directories and returns the account.
     pub(super) fn finish(mut self) -> Result<Unpacked, RootfsError> {
         self.finish_file()?;
+        if let Some(time) = self.rules.time {
+            for path in &self.filled {
+                // A later entry may have taken its place.
+                if let Ok(directory) =
+                    resolve::open_in_root(self.root.as_fd(), path, READ_DIRECTORY)
+                {
+                    rustix::fs::futimens(&directory, &times(time))
+                        .during("set the time of", rooted(path))?;
+                }
+            }
+        }
         for (path, mtime) in std::mem::take(&mut self.directories) {
             let (parent, name) = split_last(&path);
             let parent = resolve::open_in_root(self.root.as_fd(), parent, PATH_DIRECTORY);
@@ -441,6 +458,9 @@ impl Unpacker {
             }
             Err(error) => return Err(error).during("open", rooted(path)),
         };
+        if self.rules.time.is_some() {
+            self.filled.insert(path.to_vec());
+        }
         let parent = Arc::new(parent);
         let known = (path.to_vec(), Arc::clone(&parent));
         if self.parents.len() < PARENTS {
@@ -455,6 +475,7 @@ impl Unpacker {
     fn make_parent(&mut self, path: &[u8]) -> Result<OwnedFd, RootfsError> {
         let mut walker = Walker::new(self.root.as_fd());
         let (layer, unpacked) = (self.rules.layer, &mut self.unpacked);
+        let mut filled = self.rules.time.is_some().then_some(&mut self.filled);
         let end = walker.go(path, true, &mut |walk, name, obstacle| {
             let here = walk.directory();
             if obstacle == Obstacle::Whiteout {
@@ -468,6 +489,11 @@ impl Unpacker {
                 xattr::set_opaque(&directory)?;
             }
             unpacked.implied_directories += 1;
+            if let Some(filled) = &mut filled {
+                let path = walk.path_of(name);
+                filled.insert(split_last(&path).0.to_vec());
+                filled.insert(path);
+            }
             Ok(true)
         });
         match end {

@@ -119,11 +119,8 @@ impl Machine<'_> {
         )?;
         let tree = root.tree()?;
         let user = lookup_user(&tree, &workdir.user).map_err(|error| user_failed(&error))?;
-        let mtime = self.setup.epoch.map(|seconds| Mtime {
-            seconds,
-            nanoseconds: 0,
-        });
-        tree.make_dirs(workdir.path.as_bytes(), (user.uid, user.gid), 0o755, mtime)
+        let owner = (user.uid, user.gid);
+        tree.make_dirs(workdir.path.as_bytes(), owner, 0o755, self.epoch())
             .map_err(|error| {
                 StepError::new(
                     ExitCode::Step,
@@ -207,7 +204,8 @@ impl Machine<'_> {
                         place(&mut items)?;
                     }
                     let mut tar = Guarded::new(tar, job.cancel);
-                    rootfs::extract_archive(&mut tar, &tree, step.destination.as_bytes(), owner)
+                    let destination = step.destination.as_bytes();
+                    rootfs::extract_archive(&mut tar, &tree, destination, owner, self.epoch())
                         .map_err(|error| {
                             StepError::new(ExitCode::Step, format!("cannot unpack `{name}`"))
                                 .caused_by(&error)
@@ -253,6 +251,14 @@ impl Machine<'_> {
             }
         }
         Ok(opened)
+    }
+
+    /// The time of what has none in a source, if the build is to be the same whenever it is made.
+    fn epoch(&self) -> Option<Mtime> {
+        self.setup.epoch.map(|seconds| Mtime {
+            seconds,
+            nanoseconds: 0,
+        })
     }
 
     fn new_layer(&self) -> Result<PendingLayer, StepError> {

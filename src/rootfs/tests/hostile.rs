@@ -49,6 +49,7 @@ impl Host {
             &Tree::open(&extracted).unwrap(),
             b"sub/dir",
             None,
+            None,
         ));
         self.check();
         let applied = apply_layer(&mut &tar[..], &self.layer);

@@ -483,7 +483,7 @@ fn add_unpacks_into_the_root() {
         .symlink("out", "../../../../usr")
         .file("out/lib/through", "")
         .finish();
-    extract_archive(&mut &tar[..], &tree, b"/opt/app/", Some(owner)).unwrap();
+    extract_archive(&mut &tar[..], &tree, b"/opt/app/", Some(owner), None).unwrap();
     let stat = |path: &str| tree.stat(path.as_bytes(), false).unwrap().unwrap();
     assert_eq!((stat("real/app/d").uid, stat("real/app/d").gid), owner);
     assert_eq!(
@@ -503,17 +503,17 @@ fn add_unpacks_into_the_root() {
 
     // The archive's own directory takes the place of a link; an implied one goes through it.
     let tar = Archive::new().file("lib/new", "").finish();
-    extract_archive(&mut &tar[..], &tree, b"/", None).unwrap();
+    extract_archive(&mut &tar[..], &tree, b"/", None, None).unwrap();
     assert!(stat("usr/lib/new").size == 0);
     let tar = Archive::new()
         .directory("lib")
         .file("lib/newer", "")
         .finish();
-    extract_archive(&mut &tar[..], &tree, b"/", None).unwrap();
+    extract_archive(&mut &tar[..], &tree, b"/", None, None).unwrap();
     assert!(stat("lib").is_directory());
     assert_eq!(tree.stat(b"usr/lib/newer", false).unwrap(), None);
 
-    let error = extract_archive(&mut &tar[..], &tree, b"/usr/lib/old/x", None).unwrap_err();
+    let error = extract_archive(&mut &tar[..], &tree, b"/usr/lib/old/x", None, None).unwrap_err();
     assert_eq!(error.to_string(), "`/usr/lib/old` is not a directory");
 }
 
