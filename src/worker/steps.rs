@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::context::Source;
 use crate::layer::Mtime;
 use crate::plan::{Copy, CopyFrom, Op, Owner, Run, Workdir};
-use crate::rootfs::{self, Tree, UserError, lookup_owner, lookup_user, tree_size};
+use crate::rootfs::{self, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size};
 use crate::sandbox::{self, Exit, MountedFile, RunError, RunSpec};
 use crate::solve::{Job, StepError, StepResult};
 use crate::store::PendingLayer;
@@ -37,6 +37,9 @@ impl Machine<'_> {
         )?;
         let tree = root.tree()?;
         let user = lookup_user(&tree, &run.user).map_err(|error| user_failed(&error))?;
+        // A base may name a working directory that it does not have, and a step may have removed it.
+        tree.make_dirs(run.cwd.as_bytes(), (0, 0), 0o755, self.epoch())
+            .map_err(|error| workdir_failed(&run.cwd, &error))?;
         drop(tree);
 
         let mut env = run.env.clone();
@@ -121,13 +124,7 @@ impl Machine<'_> {
         let user = lookup_user(&tree, &workdir.user).map_err(|error| user_failed(&error))?;
         let owner = (user.uid, user.gid);
         tree.make_dirs(workdir.path.as_bytes(), owner, 0o755, self.epoch())
-            .map_err(|error| {
-                StepError::new(
-                    ExitCode::Step,
-                    format!("cannot make the working directory `{}`", workdir.path),
-                )
-                .caused_by(&error)
-            })?;
+            .map_err(|error| workdir_failed(&workdir.path, &error))?;
         drop((tree, root));
         self.seal(job, layer)
     }
@@ -347,6 +344,14 @@ fn if_full(layer: &PendingLayer, error: StepError) -> StepError {
         }
         _ => error,
     }
+}
+
+fn workdir_failed(path: &str, error: &RootfsError) -> StepError {
+    StepError::new(
+        ExitCode::Step,
+        format!("cannot make the working directory `{path}`"),
+    )
+    .caused_by(error)
 }
 
 fn run_failed(error: &RunError, job: &Job<'_>) -> StepError {
