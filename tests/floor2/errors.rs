@@ -173,7 +173,7 @@ fn a_full_disk_is_told_and_the_next_build_works() {
         .unwrap();
     assert!(unmounted.success());
     imported.succeeds();
-    full.fails(5, &["No space left", "Dockerfile:2"]);
+    full.fails(9, &["disk is full", "Dockerfile:2", "prune"]);
     small.succeeds();
     sound.succeeds();
 }
