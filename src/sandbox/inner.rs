@@ -79,6 +79,9 @@ fn prepare(handover: Handover<'_>, instructions: &Instructions) -> Result<Comman
     limits::apply(&instructions.limits)?;
     let kept = privileges::kept(was_pivoted);
     privileges::bound(kept).at(Stage::Capabilities, "")?;
+    if !instructions.private_network {
+        privileges::leave_abstract_sockets().at(Stage::Filter, "abstract sockets")?;
+    }
     filter::install(&filter).at(Stage::Filter, "")?;
     privileges::become_user(instructions.uid, instructions.gid, &instructions.groups)
         .at(Stage::Identity, "")?;

@@ -3,6 +3,8 @@
 //! User 0 keeps the capabilities that Docker gives, other users none; set-user-ID programs gain at most the same, since the
 //! bounding set holds no others. no_new_privs stays 0, so that `su` and `sudo` work.
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
@@ -16,12 +18,47 @@ const DOCKER: u64 = 0xa804_25fb;
 
 /// Returns what may be kept. Where the root was changed with `chroot`, the power to do that again would lead out of it.
 pub(super) fn kept(root_was_pivoted: bool) -> CapabilitySet {
-    let docker = CapabilitySet::from_bits_retain(DOCKER);
-    if root_was_pivoted {
-        docker
-    } else {
-        docker - CapabilitySet::SYS_CHROOT
+    let mut kept = CapabilitySet::from_bits_retain(DOCKER);
+    if !root_was_pivoted {
+        kept.remove(CapabilitySet::SYS_CHROOT);
     }
+    kept
+}
+
+/// Keeps this process and all that it becomes away from abstract sockets of others, which belong to the network and not to the
+/// files: some of the machine's daemons listen there and trust whoever is root. Needs CAP_SYS_ADMIN. Kernels before Linux 6.12
+/// cannot do it.
+pub(super) fn leave_abstract_sockets() -> Result<(), Errno> {
+    /// `struct landlock_ruleset_attr`: file system, network, scope.
+    const ATTRIBUTES: [u64; 3] = [0, 0, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET];
+    const LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    // SAFETY: the kernel reads as many bytes as the constant has and writes nothing.
+    let made = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ATTRIBUTES.as_ptr(),
+            size_of_val(&ATTRIBUTES),
+            0,
+        )
+    };
+    let Ok(fd @ 0..) = i32::try_from(made) else {
+        return match last_errno() {
+            // Unknown, switched off, or older than the scope.
+            Errno::NOSYS | Errno::OPNOTSUPP | Errno::TOOBIG | Errno::INVAL | Errno::PERM => Ok(()),
+            errno => Err(errno),
+        };
+    };
+    // SAFETY: the call has just returned this descriptor, which nobody else knows.
+    let rules = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: takes two numbers.
+    match unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// Removes everything but `kept` from the bounding set.
