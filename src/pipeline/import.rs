@@ -39,6 +39,7 @@ pub fn import(
         )
     };
     let store_failed = |error| failure::store(&error);
+    let _in_use = store.use_shared().map_err(store_failed)?;
     let compression = Compression::default();
     let blob = store.blob_writer().map_err(store_failed)?;
     let mut writer = LayerWriter::new(blob, compression, request.threads);

@@ -25,6 +25,7 @@ pub fn pull(
     platform: &Platform,
     events: &dyn EventSink,
 ) -> Result<Descriptor, Failure> {
+    let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     let client =
         Client::new(options, Threads::Some).map_err(|error| cannot("pull", name, &error))?;
     let tasks = TaskIds::default();
