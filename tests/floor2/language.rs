@@ -699,7 +699,7 @@ fn an_image_comes_back_the_same_from_everywhere() {
             value,
             rustix::fs::XattrFlags::empty(),
         ) {
-            eprintln!("{name} cannot be set here: {error}");
+            crate::support::power::not_run(&format!("{name} cannot be set here: {error}"));
         }
     }
     let original = build(

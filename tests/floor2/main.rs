@@ -12,3 +12,4 @@ mod language;
 mod outputs;
 mod registry;
 mod run;
+mod security;

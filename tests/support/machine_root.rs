@@ -12,7 +12,7 @@ const PROGRAMS: &[&str] = &[
     "sh", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "env", "false", "grep", "head", "id",
     "ln", "ls", "mkdir", "mkfifo", "mknod", "mktemp", "mount", "mv", "printf", "readlink", "rm",
     "rmdir", "sed", "seq", "sleep", "sort", "stat", "tail", "test", "touch", "tr", "true", "uname",
-    "wc", "kill", "ps", "setpriv", "unshare", "hostname",
+    "wc", "kill", "ps", "setpriv", "unshare", "hostname", "perl", "setsid", "yes",
 ];
 
 /// Fills `directory`. Programs that the machine lacks are left out.
