@@ -34,11 +34,7 @@ impl Machine<'_> {
         let mut shown = Vec::new();
         for layer in root {
             if let ChainLayer::Base { base, index, id } = *layer
-                && self
-                    .store
-                    .layer(&id)
-                    .map_err(|error| Machine::store_failed(&error))?
-                    .is_none()
+                && self.layer_files(&id)?.is_none()
             {
                 let vertex = VertexId(base.0 as u32);
                 let Op::Base(base) = &graph.steps[base.0].op else {

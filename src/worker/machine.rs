@@ -1,6 +1,6 @@
 //! This machine as a [`Worker`]: records and locks go to the store, the rest to the modules beside.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -10,8 +10,8 @@ use crate::registry::{Client, RegistryError, Threads};
 use crate::solve::{ChainLayer, Held, Job, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
-    CacheKey, Cancel, Compression, Digest, EventSink, ExitCode, KeyComponent, RegistryOptions,
-    Timestamp, VertexId,
+    CacheKey, Cancel, Compression, Digest, EventSink, ExitCode, KeyComponent, LayerId,
+    RegistryOptions, Timestamp, VertexId,
 };
 
 use super::root::Root;
@@ -51,6 +51,8 @@ pub struct Machine<'a> {
     pub(super) unpacking: Mutex<BTreeSet<VertexId>>,
     client: OnceLock<Client>,
     cancel: Cancel,
+    /// Layers that were seen to be complete: while a build runs, none of them goes.
+    pub(super) present: Mutex<HashMap<LayerId, PathBuf>>,
     /// Held while something that all steps share is made.
     pub(super) making: Mutex<()>,
 }
@@ -71,6 +73,7 @@ impl<'a> Machine<'a> {
             unpacking: Mutex::default(),
             client: OnceLock::new(),
             cancel: cancel.clone(),
+            present: Mutex::default(),
             making: Mutex::new(()),
         }
     }

@@ -8,7 +8,7 @@ use crate::plan::Graph;
 use crate::rootfs::{RootfsError, Tree, mount_overlay, write_stub_layer};
 use crate::solve::{ChainLayer, StepError};
 use crate::store::PendingLayer;
-use crate::vocab::{Cancel, ExitCode};
+use crate::vocab::{Cancel, ExitCode, LayerId};
 
 use super::Machine;
 
@@ -103,11 +103,7 @@ impl Machine<'_> {
         self.unpack_bases(graph, root, cancel)?;
         root.iter()
             .map(|layer| {
-                let found = self
-                    .store
-                    .layer(&layer.id())
-                    .map_err(|error| Machine::store_failed(&error))?;
-                found.map(|layer| layer.fs).ok_or_else(|| {
+                self.layer_files(&layer.id())?.ok_or_else(|| {
                     StepError::new(
                         ExitCode::Store,
                         format!("layer {} is gone from the state directory", layer.id()),
@@ -116,6 +112,22 @@ impl Machine<'_> {
                 })
             })
             .collect()
+    }
+
+    /// Returns the directory of a layer if it is complete. Asks the store once for each.
+    pub(super) fn layer_files(&self, id: &LayerId) -> Result<Option<PathBuf>, StepError> {
+        let present = || self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = present().get(id) {
+            return Ok(Some(path.clone()));
+        }
+        let found = self
+            .store
+            .layer(id)
+            .map_err(|error| Machine::store_failed(&error))?;
+        if let Some(layer) = &found {
+            present().insert(*id, layer.fs.clone());
+        }
+        Ok(found.map(|layer| layer.fs))
     }
 
     fn stub_layer(&self) -> Result<PathBuf, StepError> {
