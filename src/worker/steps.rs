@@ -132,7 +132,7 @@ impl Machine<'_> {
     pub(super) fn copy(&self, job: &Job<'_>, step: &Copy) -> Result<StepResult, StepError> {
         let layer = self.new_layer()?;
         let mut inputs = self.open_sources(job, step)?;
-        // On nothing, writing to the layer is the same as writing through a mount, and costs half of it.
+        // On nothing, writing to the layer is the same as writing through a mount, and costs less.
         let on_nothing = job.inputs[0].is_empty();
         let root = if step.link || on_nothing {
             None
