@@ -3,10 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-
-use tempfile::TempDir;
 
 use crate::server::Server;
 use crate::support::lab::{Lab, Ran};
@@ -15,29 +13,28 @@ use crate::{have, tool};
 
 const HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"made in a stage\"); return 0; }\n";
 
-/// Makes a Debian root once per test process.
+/// A tar of a Debian root. Made once, and kept with what cargo builds.
 fn debian() -> &'static Path {
-    static TAR: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    &TAR.get_or_init(|| {
-        let directory = tempfile::Builder::new()
-            .prefix("builder-debian-")
-            .tempdir()
-            .unwrap();
-        let tar = directory.path().join("debian.tar");
-        tool(
-            "mmdebstrap",
-            &[
-                "--quiet",
-                "--variant=minbase",
-                "bookworm",
-                tar.to_str().unwrap(),
-            ],
-        );
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(directory.path(), readable).unwrap();
-        (directory, tar)
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let tar = kept.join("debian-bookworm.tar");
+        if !tar.exists() {
+            let directory = tempfile::tempdir_in(kept).unwrap();
+            let beside = directory.path().join("debian.tar");
+            tool(
+                "mmdebstrap",
+                &[
+                    "--quiet",
+                    "--variant=minbase",
+                    "bookworm",
+                    beside.to_str().unwrap(),
+                ],
+            );
+            fs::rename(beside, &tar).unwrap();
+        }
+        tar
     })
-    .1
 }
 
 fn dockerfile(base: &str) -> String {
@@ -182,7 +179,7 @@ fn a_real_distribution_as_an_ordinary_user() {
     .unwrap();
     fs::copy(env!("CARGO_BIN_EXE_builder"), home.path().join("builder")).unwrap();
     tool("chown", &["-R", &user, path]);
-    let as_user = |args: &[&str]| {
+    let as_user_reading = |args: &[&str], input: Stdio| {
         let mut command = Command::new(power::program("runuser").unwrap());
         command
             .args([
@@ -196,10 +193,14 @@ fn a_real_distribution_as_an_ordinary_user() {
             ])
             .arg(home.path().join("builder"))
             .args(args)
-            .current_dir(home.path());
+            .current_dir(home.path())
+            .stdin(input);
         Ran::of(command.output().unwrap())
     };
-    as_user(&["import", debian().to_str().unwrap(), "debian:bookworm"]).succeeds();
+    let as_user = |args: &[&str]| as_user_reading(args, Stdio::null());
+    // Opened here: the user may not be let into the directory that holds it.
+    let tar = fs::File::open(debian()).unwrap();
+    as_user_reading(&["import", "-", "debian:bookworm"], tar.into()).succeeds();
     let result = format!("{}/hello:user", server.address);
     let build = ["build", "--progress=plain", "-t", &result, "--push", "."];
     assert_eq!(as_user(&build).succeeds().steps(), (5, 0));

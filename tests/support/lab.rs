@@ -249,29 +249,30 @@ impl Ran {
     }
 }
 
-/// A tar of the machine's own small root, made once per test process.
+/// A tar of the machine's own small root. Made once, and kept with what cargo builds.
 pub fn base_tar() -> &'static Path {
-    static TAR: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    &TAR.get_or_init(|| {
-        let directory = tempfile::Builder::new()
-            .prefix("builder-base-")
-            .tempdir()
-            .unwrap();
-        let root = directory.path().join("root");
-        machine_root::make(&root);
-        let tar = directory.path().join("base.tar");
-        let made = Command::new("tar")
-            .args(["--numeric-owner", "--owner=0", "--group=0", "-cf"])
-            .arg(&tar)
-            .arg("-C")
-            .arg(&root)
-            .arg(".")
-            .status()
-            .expect("tar is there");
-        assert!(made.success());
-        (directory, tar)
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let tar = kept.join(format!("base-{}.tar", machine_root::identity()));
+        if !tar.exists() {
+            let directory = tempfile::tempdir_in(kept).unwrap();
+            let root = directory.path().join("root");
+            machine_root::make(&root);
+            let beside = directory.path().join("base.tar");
+            let made = Command::new("tar")
+                .args(["--numeric-owner", "--owner=0", "--group=0", "-cf"])
+                .arg(&beside)
+                .arg("-C")
+                .arg(&root)
+                .arg(".")
+                .status()
+                .expect("tar is there");
+            assert!(made.success());
+            fs::rename(beside, &tar).unwrap();
+        }
+        tar
     })
-    .1
 }
 
 /// Returns the full name of a short one.

@@ -15,6 +15,11 @@ const PROGRAMS: &[&str] = &[
     "wc", "kill", "ps", "setpriv", "unshare", "hostname", "perl", "setsid", "yes",
 ];
 
+/// Returns a name that changes with the list of programs.
+pub fn identity() -> String {
+    builder::vocab::Digest::of(PROGRAMS.join(" ").as_bytes()).hex()[..16].to_owned()
+}
+
 /// Fills `directory`. Programs that the machine lacks are left out.
 pub fn make(directory: &Path) {
     for path in ["bin", "etc", "tmp", "root", "home/app", "usr", "var"] {
