@@ -120,9 +120,9 @@ fn files_that_root_makes_belong_to_root() {
     as_subject!(files_that_root_makes_belong_to_root);
     sandbox();
     let root = Root::new();
-    output(root.shell("umask; touch /work/a; chown 33:34 /work/a; touch /work/b; mkdir /work/d"));
+    output(root.shell("umask; touch /yard/a; chown 33:34 /yard/a; touch /yard/b; mkdir /yard/d"));
     let owner = |name: &str| {
-        let m = fs::metadata(root.path().join("work").join(name)).unwrap();
+        let m = fs::metadata(root.path().join("yard").join(name)).unwrap();
         (m.uid(), m.gid(), m.mode() & 0o7777)
     };
     assert_eq!(owner("a"), (33, 34, 0o644));
@@ -166,7 +166,7 @@ fn failures_to_execute_are_told_apart() {
     sandbox();
     let root = Root::new();
     let file = |name: &str, content: &[u8], mode| {
-        let path = root.path().join("work").join(name);
+        let path = root.path().join("yard").join(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -177,13 +177,13 @@ fn failures_to_execute_are_told_apart() {
     assert_eq!(failure(&["none"]), "command not found: `none`");
     assert_eq!(failure(&["/none"]), "command not found: `/none`");
     assert_eq!(
-        failure(&["/work/orphan"]),
-        "the interpreter of `/work/orphan` is not in the image"
+        failure(&["/yard/orphan"]),
+        "the interpreter of `/yard/orphan` is not in the image"
     );
     for (program, errno) in [
-        ("/work/plain", libc::EACCES),
-        ("/work/noise", libc::ENOEXEC),
-        ("/work", libc::EACCES),
+        ("/yard/plain", libc::EACCES),
+        ("/yard/noise", libc::ENOEXEC),
+        ("/yard", libc::EACCES),
     ] {
         match outcome(root.spec(&[program])) {
             Err(RunError::Exec {
@@ -302,7 +302,7 @@ fn mount_points_that_were_missing_leave_no_trace() {
             "proc 0",
             "sys 0",
             "tmp 0",
-            "work 0"
+            "yard 0"
         ]
     );
     assert_eq!(
@@ -330,11 +330,11 @@ fn mounted_files_are_read_only_and_executable() {
         mode: 0o755,
         content: content.into(),
     };
-    let mut spec = root.shell("/dev/pipes/EOF; /dev/pipes/EOF2; echo x >> /dev/pipes/EOF; rm /dev/pipes/EOF; ls /dev/pipes; stat -c '%u %a' /dev/pipes/EOF; cat /work/big | wc -c");
+    let mut spec = root.shell("/dev/pipes/EOF; /dev/pipes/EOF2; echo x >> /dev/pipes/EOF; rm /dev/pipes/EOF; ls /dev/pipes; stat -c '%u %a' /dev/pipes/EOF; cat /yard/big | wc -c");
     spec.files = vec![
         file("/dev/pipes/EOF", "#!/bin/sh\necho one\n"),
         file("/dev/pipes/EOF2", "#!/bin/sh\necho two\n"),
-        file("/work/big", &"x".repeat(80 << 20)),
+        file("/yard/big", &"x".repeat(80 << 20)),
     ];
     let (exit, out, err) = outcome(spec).unwrap();
     assert_eq!(
@@ -342,7 +342,7 @@ fn mounted_files_are_read_only_and_executable() {
         (Exit::Code(0), "one\ntwo\nEOF\nEOF2\n0 755\n83886080\n")
     );
     assert_eq!(err.lines().count(), 2, "{err}");
-    assert!(!root.path().join("work/big").exists());
+    assert!(!root.path().join("yard/big").exists());
 }
 
 #[test]
@@ -441,14 +441,14 @@ fn a_detached_overlay_is_a_root() {
         skip("no overlay on this file system")
     };
     let mut spec = root.shell(
-        "mkdir /work/d; echo x > /work/d/f; rm /tmp/gone; while read id parent device root point options rest; do \
+        "mkdir /yard/d; echo x > /yard/d/f; rm /tmp/gone; while read id parent device root point options rest; do \
          case $point in /) echo $point $rest;; esac; done < /proc/self/mountinfo",
     );
     spec.root = mount.into_fd();
     let text = output(spec);
     assert!(text.starts_with("/ - overlay "), "{text}");
     let upper = upper.path().join("u");
-    assert_eq!(fs::read_to_string(upper.join("work/d/f")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(upper.join("yard/d/f")).unwrap(), "x\n");
     // A whiteout, and nothing of what was mounted.
     assert!(!fs::metadata(upper.join("tmp/gone")).unwrap().is_file());
     assert!(!upper.join("etc").exists() && !upper.join("dev").exists());

@@ -46,7 +46,7 @@ fn the_host_is_out_of_sight() {
     let path = secret.path().display();
     check(
         &format!("ls {path} 2>/dev/null; ls /proc/1/root/{path} 2>/dev/null; ls /; true"),
-        "bin\ndev\netc\nproc\nsys\ntmp\nwork",
+        "bin\ndev\netc\nproc\nsys\ntmp\nyard",
     );
     check(
         "while read id parent device root point rest; do case $point in /|/proc*|/sys*|/dev*|/etc/*) ;; *) echo $point;; esac; done < /proc/self/mountinfo",
@@ -56,10 +56,10 @@ fn the_host_is_out_of_sight() {
     // A second root directory, and a way up from it, if there were one.
     check(
         "ls /..; ls /../..; cd /; cd ..; ls",
-        "bin\ndev\netc\nproc\nsys\ntmp\nwork\n".repeat(3).trim_end(),
+        "bin\ndev\netc\nproc\nsys\ntmp\nyard\n".repeat(3).trim_end(),
     );
     check(
-        "mkdir /work/j; chroot /work/j /bin/true 2>/dev/null; cd /..; ls | wc -l",
+        "mkdir /yard/j; chroot /yard/j /bin/true 2>/dev/null; cd /..; ls | wc -l",
         "7",
     );
 }
@@ -97,8 +97,8 @@ fn a_working_directory_cannot_leave_the_root() {
     symlink("/../../../..", root.path().join("up")).unwrap();
     for (cwd, expected) in [
         ("/up", "/"),
-        ("/work", "/work"),
-        ("/work/../up/work", "/work"),
+        ("/yard", "/yard"),
+        ("/yard/../up/yard", "/yard"),
     ] {
         let mut spec = root.shell("pwd");
         spec.cwd = cwd.into();
@@ -122,13 +122,13 @@ fn the_program_itself_cannot_be_overwritten() {
     sandbox();
     let root = Root::new();
     let before = fs::metadata("/proc/self/exe").unwrap();
-    fs::write(root.path().join("work/run"), "#!/proc/self/exe\n").unwrap();
+    fs::write(root.path().join("yard/run"), "#!/proc/self/exe\n").unwrap();
     fs::set_permissions(
-        root.path().join("work/run"),
+        root.path().join("yard/run"),
         fs::Permissions::from_mode(0o755),
     )
     .unwrap();
-    let mut spec = root.spec(&["/work/run"]);
+    let mut spec = root.spec(&["/yard/run"]);
     spec.env.push((SUBJECT.into(), "overwrite_self".into()));
     let (exit, out, err) = outcome(spec).unwrap();
     assert_eq!(exit, Exit::Code(0), "{out}{err}");
@@ -161,15 +161,15 @@ fn a_device_node_can_be_made_by_real_root_and_opened_by_nobody() {
             .unwrap()
             .contains("4294967295");
     // 1:3 is /dev/null, harmless if it could be opened.
-    let (exit, ..) = outcome(root.shell("mknod /work/null c 1 3")).unwrap();
+    let (exit, ..) = outcome(root.shell("mknod /yard/null c 1 3")).unwrap();
     assert_eq!(exit == Exit::Code(0), is_real);
     if is_real {
         check(
-            "for d in /work /dev /tmp /dev/shm; do mknod $d/n c 1 3 2>/dev/null && { echo x > $d/n || echo refused; } 2>/dev/null; done",
+            "for d in /yard /dev /tmp /dev/shm; do mknod $d/n c 1 3 2>/dev/null && { echo x > $d/n || echo refused; } 2>/dev/null; done",
             "refused\nrefused\nrefused\nrefused",
         );
     }
-    output(root.shell("mknod /work/fifo p"));
+    output(root.shell("mknod /yard/fifo p"));
 }
 
 #[test]
@@ -206,8 +206,8 @@ fn the_kernels_interfaces_are_read_only_or_hidden() {
 fn what_the_profile_forbids_fails() {
     as_subject!(what_the_profile_forbids_fails);
     sandbox();
-    check("mount -t tmpfs none /work 2>/dev/null || echo no", "no");
-    check("mount --bind /bin /work 2>/dev/null || echo no", "no");
+    check("mount -t tmpfs none /yard 2>/dev/null || echo no", "no");
+    check("mount --bind /bin /yard 2>/dev/null || echo no", "no");
     check(
         "unshare -m true 2>/dev/null || echo no; unshare -U true 2>/dev/null || echo no",
         "no\nno",

@@ -105,7 +105,7 @@ fn commands_of_several_threads_do_not_disturb_each_other() {
                 for turn in 0..5 {
                     let text = format!("{thread}-{turn}");
                     assert_eq!(
-                        output(root.shell(&format!("echo {text} > /work/f; cat /work/f")))
+                        output(root.shell(&format!("echo {text} > /yard/f; cat /yard/f")))
                             .trim_end(),
                         text
                     );

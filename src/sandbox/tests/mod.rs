@@ -136,7 +136,7 @@ impl Root {
         };
         let at = root.path();
         fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
-        for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "work"] {
+        for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "yard"] {
             fs::create_dir(at.join(name)).unwrap();
         }
         fs::set_permissions(at.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
