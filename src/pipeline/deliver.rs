@@ -111,8 +111,8 @@ pub(super) fn deliver(
             }
             OutputSpec::Tar { dest } | OutputSpec::Local { dest } => {
                 let [only] = graph.outputs.as_slice() else {
-                    return per_platform(graph, solution, machine, output, dest, &task, cancel)
-                        .map(|()| delivered);
+                    per_platform(graph, solution, machine, output, dest, &task, cancel)?;
+                    continue;
                 };
                 let to_tar = matches!(output, OutputSpec::Tar { .. });
                 files(graph, solution, machine, only, dest, to_tar, &task, cancel)?;
