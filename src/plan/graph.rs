@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 
 use crate::image::ImageConfig;
-use crate::vocab::{Descriptor, DiffId, Digest, ImageRef, NetworkMode, Platform, Span, Ulimit};
+use crate::vocab::{
+    Descriptor, DiffId, Digest, ImageRef, NetworkMode, Platform, Security, Span, Ulimit,
+};
 
 /// A place in [`Graph::steps`]. Inputs always come before the steps that use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +55,11 @@ pub enum Op {
     Base(Base),
     /// Files of the host: the context or a named context that is a directory. No inputs; only ever a source.
     Local(Local),
-    /// Inputs: root.
+    /// Files of a commit. No inputs; only ever a source.
+    Git(Git),
+    /// One downloaded file. No inputs; only ever a source.
+    Http(Http),
+    /// Inputs: root, then one per tree that a mount shows (see [`Tree`]).
     Run(Run),
     /// Inputs: root, then one per source tree (see [`CopyFrom::Tree`]).
     Copy(Copy),
@@ -104,6 +110,30 @@ pub struct Local {
     pub name: Option<String>,
 }
 
+/// A commit of a repository, already resolved. Its identity in keys is all but `url`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Git {
+    /// Without fragment and query.
+    pub url: String,
+    /// The full object name.
+    pub commit: String,
+    /// The directory of the repository that is taken; `None` is all of it.
+    pub subdirectory: Option<String>,
+    pub keep_git_dir: bool,
+    pub submodules: bool,
+}
+
+/// A file that was downloaded while planning. Its identity in keys is all but `url`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    pub url: String,
+    pub digest: Digest,
+    /// The name under which it is copied.
+    pub name: String,
+    /// Seconds since 1970, as the server says; `None` where it does not say.
+    pub modified: Option<i64>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     pub argv: Vec<String>,
@@ -121,6 +151,96 @@ pub struct Run {
     pub ulimits: Vec<Ulimit>,
     /// Heredoc scripts with a `#!` line, each mounted read-only and executable at `path` while the command runs.
     pub scripts: Vec<Script>,
+    /// In order; a later one may lie inside an earlier one.
+    pub mounts: Vec<Mount>,
+    pub security: Security,
+    pub devices: Vec<Device>,
+    /// What the root's programs are for, where that is not this machine.
+    pub foreign: Option<Platform>,
+}
+
+/// One `--mount`. Targets are absolute and clean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mount {
+    /// Files of a tree; what is written to them is dropped.
+    Bind {
+        target: String,
+        from: Tree,
+        writable: bool,
+    },
+    Cache(CacheMount),
+    Tmpfs {
+        target: String,
+        size: Option<u64>,
+    },
+    Secret(SecretMount),
+    Ssh(SshMount),
+}
+
+/// A file or directory of the root that `inputs[input]` of the step made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    pub input: usize,
+    /// Absolute and clean; links are followed inside the root.
+    pub path: String,
+}
+
+/// A directory that builds share. No part of it gets into a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheMount {
+    pub target: String,
+    /// With the namespace in front, if there is one.
+    pub id: String,
+    pub sharing: Sharing,
+    /// What a new one begins with.
+    pub seed: Option<Tree>,
+    pub read_only: bool,
+    /// Of the directory itself, when it is made.
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+}
+
+/// What happens where two steps mount one cache at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Both see it.
+    #[default]
+    Shared,
+    /// The second gets another one.
+    Private,
+    /// The second waits.
+    Locked,
+}
+
+/// A secret as a file, a variable, or both. Its value is in no key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretMount {
+    pub id: String,
+    pub target: Option<String>,
+    pub env: Option<String>,
+    pub required: bool,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+}
+
+/// The socket of an SSH agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshMount {
+    pub id: String,
+    pub target: String,
+    pub required: bool,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+}
+
+/// One `--device`: a path of the host, or a qualified name of the Container Device Interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub required: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

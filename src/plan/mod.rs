@@ -36,7 +36,8 @@ mod tests;
 mod words;
 
 pub use graph::{
-    Base, BaseKey, BaseLocation, BaseWanted, Chown, Copy, CopyFrom, Graph, HistoryItem, Local, Op,
-    Origin, Output, Owner, Run, Script, Step, StepId, Workdir,
+    Base, BaseKey, BaseLocation, BaseWanted, CacheMount, Chown, Copy, CopyFrom, Device, Git, Graph,
+    HistoryItem, Http, Local, Mount, Op, Origin, Output, Owner, Run, Script, SecretMount, Sharing,
+    SshMount, Step, StepId, Tree, Workdir,
 };
 pub use planner::{PlanInputs, Planned, plan};

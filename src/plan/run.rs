@@ -4,7 +4,7 @@ use super::build::StageBuilder;
 use super::report::Reported;
 use super::{Op, Run as RunOp, Script};
 use crate::dockerfile::{Command, Instruction, MountFlag, Run};
-use crate::vocab::{Diagnostic, NetworkMode};
+use crate::vocab::{Diagnostic, NetworkMode, Security};
 
 /// Where scripts with a `#!` line are mounted.
 const PIPES: &str = "/dev/pipes";
@@ -44,6 +44,10 @@ impl StageBuilder<'_> {
             shm_size: inputs.shm_size,
             ulimits: inputs.ulimits.to_vec(),
             scripts: script.scripts,
+            mounts: Vec::new(),
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            foreign: None,
         });
         let created_by = created_by.join(" ");
         self.layer(op, Vec::new(), instruction, &script.remark, created_by);

@@ -1,7 +1,9 @@
 //! Definition keys and content keys (the table is in the room's doc).
 
-use crate::plan::{Copy, CopyFrom, Owner, Run, Workdir};
-use crate::vocab::{CacheKey, Digest, KeyBuilder, KeyComponent, NetworkMode, ResultId};
+use crate::plan::{Copy, CopyFrom, Git, Http, Mount, Owner, Run, Sharing, Workdir};
+use crate::vocab::{CacheKey, Digest, KeyBuilder, KeyComponent, NetworkMode, ResultId, Security};
+
+use super::readings::shown;
 
 /// A key and what it is made of.
 pub(super) type Key = (CacheKey, Vec<KeyComponent>);
@@ -16,13 +18,40 @@ pub(super) fn base_result(manifest: &Digest) -> ResultId {
     ResultId(*manifest)
 }
 
-pub(super) fn run_key(run: &Run, root: ResultId) -> Key {
+/// Names the files of a commit.
+pub(super) fn git_result(git: &Git) -> ResultId {
+    let flag = |given: bool| if given { "yes" } else { "no" };
+    let key = KeyBuilder::new("git")
+        .add("commit", &git.commit)
+        .add(
+            "subdirectory",
+            git.subdirectory.as_deref().unwrap_or_default(),
+        )
+        .add("keep-git-dir", flag(git.keep_git_dir))
+        .add("submodules", flag(git.submodules));
+    ResultId(key.finish().0.0)
+}
+
+/// Names a downloaded file.
+pub(super) fn http_result(http: &Http) -> ResultId {
+    let key = KeyBuilder::new("http")
+        .add("digest", &http.digest.to_string())
+        .add("name", &http.name)
+        .add(
+            "modified",
+            &http.modified.map_or_else(String::new, |at| at.to_string()),
+        );
+    ResultId(key.finish().0.0)
+}
+
+/// Returns the key of a run. `identities` stands for the trees that its mounts show, in order.
+pub(super) fn run_key(run: &Run, root: ResultId, identities: &[SourceIdentity]) -> Key {
     let network = match run.network {
         NetworkMode::Default => "default",
         NetworkMode::Host => "host",
         NetworkMode::None => "none",
     };
-    KeyBuilder::new("run")
+    let mut key = KeyBuilder::new("run")
         .add("root", &root.to_string())
         .list("argv", &run.argv)
         .list("env", pairs(&run.env))
@@ -46,7 +75,85 @@ pub(super) fn run_key(run: &Run, root: ResultId) -> Key {
                 .map(|script| format!("{}\0{}", script.path, script.content))
                 .collect::<Vec<_>>(),
         )
-        .finish()
+        .list("mount", run.mounts.iter().map(mount).collect::<Vec<_>>());
+    let trees = run.mounts.iter().filter_map(shown);
+    for (tree, identity) in trees.zip(identities) {
+        key = match identity {
+            SourceIdentity::Content(digest) => key.add("mounted-files", &digest.to_string()),
+            SourceIdentity::Result(result) => key
+                .add("mounted-from", &result.to_string())
+                .add("mounted-path", &tree.path),
+        };
+    }
+    if run.security == Security::Insecure {
+        key = key.add("security", "insecure");
+    }
+    key.list(
+        "device",
+        run.devices
+            .iter()
+            .map(|device| format!("{:?}{}", device.name, required(device.required)))
+            .collect::<Vec<_>>(),
+    )
+    .finish()
+}
+
+/// Describes a mount but for the files that it shows. Texts are quoted: no two mounts are described alike.
+fn mount(mount: &Mount) -> String {
+    match mount {
+        Mount::Bind {
+            target, writable, ..
+        } => {
+            let mode = if *writable { "rw" } else { "ro" };
+            format!("bind {target:?} {mode}")
+        }
+        Mount::Cache(cache) => {
+            let sharing = match cache.sharing {
+                Sharing::Shared => "shared",
+                Sharing::Private => "private",
+                Sharing::Locked => "locked",
+            };
+            let mode = if cache.read_only { "ro" } else { "rw" };
+            format!(
+                "cache {:?} id={:?} {sharing} {mode} {}:{} {:o}",
+                cache.target, cache.id, cache.uid, cache.gid, cache.mode
+            )
+        }
+        Mount::Tmpfs { target, size } => match size {
+            Some(size) => format!("tmpfs {target:?} {size}"),
+            None => format!("tmpfs {target:?}"),
+        },
+        Mount::Secret(secret) => {
+            let place = |name: &str, place: &Option<String>| {
+                place
+                    .as_ref()
+                    .map_or_else(String::new, |place| format!(" {name}={place:?}"))
+            };
+            format!(
+                "secret id={:?}{}{}{} {}:{} {:o}",
+                secret.id,
+                place("target", &secret.target),
+                place("env", &secret.env),
+                required(secret.required),
+                secret.uid,
+                secret.gid,
+                secret.mode
+            )
+        }
+        Mount::Ssh(ssh) => format!(
+            "ssh id={:?} {:?}{} {}:{} {:o}",
+            ssh.id,
+            ssh.target,
+            required(ssh.required),
+            ssh.uid,
+            ssh.gid,
+            ssh.mode
+        ),
+    }
+}
+
+fn required(required: bool) -> &'static str {
+    if required { " required" } else { "" }
 }
 
 pub(super) fn workdir_key(workdir: &Workdir, root: ResultId) -> Key {

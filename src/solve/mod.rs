@@ -5,30 +5,34 @@
 //!
 //! # What names a result, and what a key is made of
 //!
-//! A step's *result ID* names what it made. A step's *definition key* is made of its op and the result IDs of its inputs; a copy
-//! that reads another stage also has a *content key*, made of the digests of the files that it really reads instead of the
-//! stage's result ID. A record found under either key is a hit.
+//! A step's *result ID* names what it made. A step's *definition key* is made of its op and the result IDs of its inputs; a step
+//! that reads another tree (the sources of a copy, what a run's mounts show) also has a *content key*, made of the digests of the
+//! files that it really reads instead of the tree's result ID. A record found under either key is a hit.
 //!
 //! | op | definition key | result ID |
 //! |---|---|---|
 //! | scratch | – | constant |
 //! | base | – | digest of the platform's manifest |
-//! | run | root, argv, env, cwd, user, network, hosts, host name, shm size, ulimits, scripts | key + a random number per execution |
+//! | git | – | commit, subdirectory, submodules, whether `.git` is kept |
+//! | http | – | digest, name, time |
+//! | run | root, argv, env, cwd, user, network, security, hosts, host name, shm size, ulimits, scripts, mounts, devices | key + a random number per execution |
 //! | workdir | root, path, user | the key |
 //! | copy | root, sources, destination, chown, chmod, parents, exclude, unpack; local sources by content digest | the content key |
 //! | copy --link | the same without the root | root + the content key |
 //!
 //! Because a copy's result ID is its content key, a compile stage that was rebuilt and made the same files leaves every later
 //! key as it was. Because a run's result ID is new at each execution, a record that was lost and remade never meets records that
-//! were made from its former self. In no key: times, host paths, parallelism, spans, the program's version.
+//! were made from its former self. A secret is in a key by its ID, a cache by its ID. In no key: values of secrets, times, host paths, parallelism, spans, the program's version.
 
 mod keys;
 mod probe;
+mod readings;
 mod result;
 mod schedule;
 mod worker;
 
 pub use probe::probe;
+pub use readings::{Reading, readings};
 pub use result::{ChainLayer, Solution, StepError, StepResult, chain};
 pub use schedule::{Schedule, run};
 pub use worker::{Held, Job, Worker};

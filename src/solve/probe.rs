@@ -4,6 +4,7 @@ use crate::plan::{Graph, Op, Step, StepId};
 use crate::vocab::Timestamp;
 
 use super::keys::{self, Key, SourceIdentity};
+use super::readings::{Reading, readings};
 use super::{StepError, StepResult, Worker};
 
 /// Returns what the cache already holds: a result per step, `None` where something would have to run first. Goes on after a
@@ -39,6 +40,8 @@ pub(super) fn given(step: &Step) -> Option<StepResult> {
     let id = match &step.op {
         Op::Scratch | Op::Local(_) => keys::scratch_result(),
         Op::Base(base) => keys::base_result(&base.manifest),
+        Op::Git(git) => keys::git_result(git),
+        Op::Http(http) => keys::http_result(http),
         Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => return None,
     };
     Some(StepResult {
@@ -54,7 +57,9 @@ pub(super) struct Definition<'a> {
     pub(super) key: Key,
     step: &'a Step,
     root: crate::vocab::ResultId,
-    /// Stands for the tree sources of a copy, in order.
+    /// What the step reads.
+    pub(super) readings: Vec<Reading<'a>>,
+    /// One per reading.
     pub(super) identities: Vec<SourceIdentity>,
 }
 
@@ -79,12 +84,13 @@ impl Definition<'_> {
     pub(super) fn content_key(&self, identities: &[SourceIdentity]) -> Key {
         match &self.step.op {
             Op::Copy(copy) => keys::copy_key(copy, self.root, identities),
+            Op::Run(run) => keys::run_key(run, self.root, identities),
             _ => self.key.clone(),
         }
     }
 }
 
-/// Computes a step's definition key. Reads the files that a copy takes from the host.
+/// Computes a step's definition key. Reads the files that a step takes from the host.
 pub(super) fn definition<'a, W: Worker>(
     graph: &'a Graph,
     step: &'a Step,
@@ -95,27 +101,27 @@ pub(super) fn definition<'a, W: Worker>(
         .inputs
         .first()
         .map_or_else(keys::scratch_result, |&root| input(root).id);
-    let mut identities = Vec::new();
+    let readings = readings(step);
+    let mut identities = Vec::with_capacity(readings.len());
+    for reading in &readings {
+        identities.push(match &graph.steps[reading.tree.0].op {
+            Op::Local(local) => SourceIdentity::Content(worker.local_digest(local, reading)?),
+            _ => SourceIdentity::Result(input(reading.tree).id),
+        });
+    }
     let key = match &step.op {
-        Op::Run(run) => keys::run_key(run, root),
+        Op::Run(run) => keys::run_key(run, root, &identities),
         Op::Workdir(workdir) => keys::workdir_key(workdir, root),
-        Op::Copy(copy) => {
-            for (tree, pattern) in super::schedule::tree_sources(step, copy) {
-                identities.push(match &graph.steps[tree.0].op {
-                    Op::Local(local) => {
-                        SourceIdentity::Content(worker.local_digest(local, copy, pattern)?)
-                    }
-                    _ => SourceIdentity::Result(input(tree).id),
-                });
-            }
-            keys::copy_key(copy, root, &identities)
+        Op::Copy(copy) => keys::copy_key(copy, root, &identities),
+        Op::Scratch | Op::Base(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => {
+            unreachable!("given() answers for these")
         }
-        Op::Scratch | Op::Base(_) | Op::Local(_) => unreachable!("given() answers for these"),
     };
     Ok(Definition {
         key,
         step,
         root,
+        readings,
         identities,
     })
 }

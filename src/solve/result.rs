@@ -76,7 +76,7 @@ pub fn chain(
         }
         next = match step.op {
             Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => step.inputs.first().copied(),
-            Op::Scratch | Op::Base(_) | Op::Local(_) => None,
+            Op::Scratch | Op::Base(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => None,
         };
     }
     layers.reverse();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::plan::{Copy, CopyFrom, Graph, HistoryItem, Op, Step, StepId};
+use crate::plan::{Graph, HistoryItem, Op, StepId};
 use crate::vocab::{Cancel, CancelReason, Event, EventSink, ExitCode, VertexId};
 
 use super::keys::{self, SourceIdentity};
@@ -54,17 +54,6 @@ pub fn run<W: Worker>(schedule: &Schedule<'_, W>) -> Result<Solution, (StepId, S
     Ok(Solution {
         results,
         cached: state.cached,
-    })
-}
-
-/// Pairs each tree source of a copy with the step that makes the tree.
-pub(super) fn tree_sources<'a>(
-    step: &'a Step,
-    copy: &'a Copy,
-) -> impl Iterator<Item = (StepId, &'a str)> {
-    copy.sources.iter().filter_map(|source| match source {
-        CopyFrom::Tree { input, pattern } => Some((step.inputs[*input], pattern.as_str())),
-        CopyFrom::Inline { .. } => None,
     })
 }
 
@@ -277,18 +266,15 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             return Err(cancelled());
         }
 
-        // A copy from a stage: the files that it reads decide, not how they were made.
+        // The files that are read of another stage decide, not how they were made.
         let mut identities = definition.identities.clone();
         let mut content_lock = None;
-        if let Op::Copy(copy) = &step.op {
-            for ((tree, pattern), identity) in tree_sources(step, copy).zip(&mut identities) {
-                if let SourceIdentity::Result(_) = identity {
-                    self.emit(Event::Started { vertex });
-                    let root = self.chain(tree);
-                    *identity = SourceIdentity::Content(
-                        worker.tree_digest(graph, &root, copy, pattern, cancel)?,
-                    );
-                }
+        for (reading, identity) in definition.readings.iter().zip(&mut identities) {
+            if let SourceIdentity::Result(_) = identity {
+                self.emit(Event::Started { vertex });
+                let root = self.chain(reading.tree);
+                *identity =
+                    SourceIdentity::Content(worker.tree_digest(graph, &root, reading, cancel)?);
             }
         }
         let content = definition.content_key(&identities);
@@ -304,7 +290,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
 
         self.emit(Event::Started { vertex });
         let result = match &step.op {
-            Op::Run(_) => keys::run_result(*key, &(self.schedule.nonce)()),
+            Op::Run(_) => keys::run_result(content.0, &(self.schedule.nonce)()),
             _ => crate::vocab::ResultId(content.0.0),
         };
         let job = Job {
@@ -316,15 +302,12 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             cancel,
         };
         let made = worker.execute(&job)?;
-        if let Op::Copy(copy) = &step.op {
-            for ((tree, pattern), identity) in tree_sources(step, copy).zip(&definition.identities)
+        for (reading, identity) in definition.readings.iter().zip(&definition.identities) {
+            if let (Op::Local(local), SourceIdentity::Content(before)) =
+                (&graph.steps[reading.tree.0].op, identity)
+                && worker.local_digest(local, reading)? != *before
             {
-                if let (Op::Local(local), SourceIdentity::Content(before)) =
-                    (&graph.steps[tree.0].op, identity)
-                    && worker.local_digest(local, copy, pattern)? != *before
-                {
-                    return Ok(None);
-                }
+                return Ok(None);
             }
         }
         worker.remember(&content.0, &content.1, &origin.name, &made)?;

@@ -10,7 +10,7 @@ use crate::plan::{
 };
 use crate::vocab::{
     CacheKey, Cancel, Digest, Event, EventSink, ExitCode, KeyComponent, LayerId, NetworkMode,
-    Platform, Timestamp,
+    Platform, Security, Timestamp,
 };
 
 #[derive(Default)]
@@ -54,22 +54,23 @@ impl Worker for Fake {
         Ok(Some(()))
     }
 
-    fn local_digest(&self, _: &Local, _: &Copy, pattern: &str) -> Result<Digest, StepError> {
+    fn local_digest(&self, _: &Local, reading: &Reading<'_>) -> Result<Digest, StepError> {
         let mut contents = self.local.lock().unwrap();
         let content = if contents.len() > 1 {
             contents.remove(0)
         } else {
             contents[0]
         };
-        Ok(Digest::of(format!("{pattern} {content}").as_bytes()))
+        Ok(Digest::of(
+            format!("{} {content}", reading.pattern).as_bytes(),
+        ))
     }
 
     fn tree_digest(
         &self,
         _: &Graph,
         root: &[ChainLayer],
-        _: &Copy,
-        _: &str,
+        _: &Reading<'_>,
         _: &Cancel,
     ) -> Result<Digest, StepError> {
         assert!(!root.is_empty());
@@ -137,6 +138,10 @@ impl Builder {
             shm_size: 0,
             ulimits: Vec::new(),
             scripts: Vec::new(),
+            mounts: Vec::new(),
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            foreign: None,
         };
         self.add(Op::Run(run), &[root])
     }

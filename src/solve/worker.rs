@@ -1,9 +1,9 @@
 //! The one trait between deciding and doing.
 
-use crate::plan::{Copy, Graph, Local, StepId};
+use crate::plan::{Graph, Local, StepId};
 use crate::vocab::{CacheKey, Cancel, Digest, EventSink, KeyComponent, ResultId};
 
-use super::{ChainLayer, StepError, StepResult};
+use super::{ChainLayer, Reading, StepError, StepResult};
 
 /// Performs steps and keeps their records: this machine, or a test's fake.
 pub trait Worker: Sync {
@@ -28,16 +28,16 @@ pub trait Worker: Sync {
     /// Waits for the lock of `key`; `None` if cancelled meanwhile.
     fn wait_lock(&self, key: &CacheKey, cancel: &Cancel) -> Result<Option<Self::Lock>, StepError>;
 
-    /// Returns the content digest of what `copy` selects by `pattern` from files of the host.
-    fn local_digest(&self, local: &Local, copy: &Copy, pattern: &str) -> Result<Digest, StepError>;
+    /// Returns the content digest of what is read of files of the host.
+    fn local_digest(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError>;
 
-    /// Returns the content digest of what `copy` selects by `pattern` from a stage's root. Materialises the root.
+    /// Returns the content digest of what is read of another tree: a stage's, whose layers are `root`, or one that was fetched.
+    /// Materialises the tree.
     fn tree_digest(
         &self,
         graph: &Graph,
         root: &[ChainLayer],
-        copy: &Copy,
-        pattern: &str,
+        reading: &Reading<'_>,
         cancel: &Cancel,
     ) -> Result<Digest, StepError>;
 
@@ -62,7 +62,7 @@ pub struct Job<'a> {
     pub graph: &'a Graph,
     pub step: StepId,
     pub result: ResultId,
-    /// The layers of each input's root, in the order of the step's inputs; empty for local sources.
+    /// The layers of each input's root, in the order of the step's inputs; empty for sources.
     pub inputs: Vec<Vec<ChainLayer>>,
     pub events: &'a dyn EventSink,
     pub cancel: &'a Cancel,

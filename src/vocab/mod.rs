@@ -30,7 +30,7 @@ pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{
     BuildRequest, Compression, ContextSource, DockerfileSource, NamedContext, NetworkMode,
-    OutputSpec, ProgressMode, RegistryOptions, Ulimit,
+    OutputSpec, ProgressMode, RegistryOptions, Security, Ulimit,
 };
 pub use secret::Secret;
 pub use span::{SourceText, Span, Spanned};

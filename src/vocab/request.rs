@@ -86,6 +86,15 @@ pub enum NetworkMode {
     None,
 }
 
+/// How far a command is confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    #[default]
+    Sandbox,
+    /// With all that the builder itself may do; needs the entitlement `security.insecure`.
+    Insecure,
+}
+
 /// `--ulimit NAME=SOFT[:HARD]`; `u64::MAX` is "unlimited".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ulimit {

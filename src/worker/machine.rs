@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::context::{IgnorePatterns, Query, SelectError, Selection, Source, select};
-use crate::plan::{Copy, Graph, Local, Op};
+use crate::plan::{Graph, Local, Op};
 use crate::registry::{Client, RegistryError, Threads};
-use crate::solve::{ChainLayer, Held, Job, StepError, StepResult, Worker};
+use crate::solve::{ChainLayer, Held, Job, Reading, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
     CacheKey, Cancel, Compression, Digest, EventSink, ExitCode, KeyComponent, LayerId,
@@ -130,16 +130,12 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Applies a copy's selection rules to a source.
-pub(super) fn select_for(
-    source: &Source,
-    copy: &Copy,
-    pattern: &str,
-) -> Result<Selection, StepError> {
+/// Finds in a source what a step reads of it.
+pub(super) fn select_for(source: &Source, reading: &Reading<'_>) -> Result<Selection, StepError> {
     let query = Query {
-        pattern,
-        parents: copy.parents,
-        exclude: &copy.exclude,
+        pattern: &reading.pattern,
+        parents: reading.parents,
+        exclude: reading.exclude,
     };
     select(source, &query).map_err(|error| select_failed(&error))
 }
@@ -220,13 +216,13 @@ impl Worker for Machine<'_> {
             .map_err(|error| Machine::store_failed(&error))
     }
 
-    fn local_digest(&self, local: &Local, copy: &Copy, pattern: &str) -> Result<Digest, StepError> {
+    fn local_digest(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError> {
         let source = self.source(local)?;
-        let selection = select_for(&source, copy, pattern)?;
+        let selection = select_for(&source, reading)?;
         selection.digest(&source).map_err(|error| {
             StepError::new(
                 ExitCode::Source,
-                format!("cannot read `{pattern}` of the build context"),
+                format!("cannot read `{}` of the build context", reading.pattern),
             )
             .caused_by(&error)
         })
@@ -236,16 +232,16 @@ impl Worker for Machine<'_> {
         &self,
         graph: &Graph,
         root: &[ChainLayer],
-        copy: &Copy,
-        pattern: &str,
+        reading: &Reading<'_>,
         cancel: &Cancel,
     ) -> Result<Digest, StepError> {
         let root = Root::read_only(self, graph, root, cancel)?;
         let source = Source::tree(root.into_fd());
-        select_for(&source, copy, pattern)?
+        select_for(&source, reading)?
             .digest(&source)
             .map_err(|error| {
-                StepError::new(ExitCode::Step, format!("cannot read `{pattern}`")).caused_by(&error)
+                StepError::new(ExitCode::Step, format!("cannot read `{}`", reading.pattern))
+                    .caused_by(&error)
             })
     }
 
@@ -254,7 +250,9 @@ impl Worker for Machine<'_> {
             Op::Run(run) => self.run(job, run),
             Op::Copy(copy) => self.copy(job, copy),
             Op::Workdir(workdir) => self.workdir(job, workdir),
-            Op::Scratch | Op::Base(_) | Op::Local(_) => unreachable!("nothing is done for these"),
+            Op::Scratch | Op::Base(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => {
+                unreachable!("nothing is done for these")
+            }
         }
     }
 

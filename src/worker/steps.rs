@@ -8,7 +8,7 @@ use crate::layer::Mtime;
 use crate::plan::{Copy, CopyFrom, Op, Owner, Run, Workdir};
 use crate::rootfs::{self, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size};
 use crate::sandbox::{self, Exit, MountedFile, RunError, RunSpec};
-use crate::solve::{Job, StepError, StepResult};
+use crate::solve::{Job, StepError, StepResult, readings};
 use crate::store::PendingLayer;
 use crate::vocab::{CancelReason, Event, ExitCode, LayerId, Timestamp, VertexId};
 
@@ -228,25 +228,27 @@ impl Machine<'_> {
         step: &'s Copy,
     ) -> Result<Vec<Opened<'s>>, StepError> {
         let graph_step = &job.graph.steps[job.step.0];
+        let mut readings = readings(graph_step).into_iter();
         let mut opened = Vec::new();
         for from in &step.sources {
-            let (input, pattern) = match from {
+            let input = match from {
                 CopyFrom::Inline { name, content } => {
                     opened.push(Opened::Inline { name, content });
                     continue;
                 }
-                CopyFrom::Tree { input, pattern } => (*input, pattern),
+                CopyFrom::Tree { input, .. } => *input,
             };
-            let source = match &job.graph.steps[graph_step.inputs[input].0].op {
+            let reading = readings.next().expect("one reading per tree source");
+            let source = match &job.graph.steps[reading.tree.0].op {
                 Op::Local(local) => self.source(local)?,
                 _ => {
                     let root = Root::read_only(self, job.graph, &job.inputs[input], job.cancel)?;
                     std::sync::Arc::new(Source::tree(root.into_fd()))
                 }
             };
-            let selection = select_for(&source, step, pattern)?;
+            let selection = select_for(&source, &reading)?;
             match step.unpack {
-                true => with_archives(source, selection, pattern, &mut opened)?,
+                true => with_archives(source, selection, &reading.pattern, &mut opened)?,
                 false => opened.push(Opened::Files { source, selection }),
             }
         }

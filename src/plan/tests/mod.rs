@@ -320,6 +320,8 @@ fn step_text(step: &Step) -> String {
         Op::Base(base) => words.push(format!("base {}", key_text(&base.key))),
         Op::Local(Local { name: None }) => words.push("context".to_owned()),
         Op::Local(Local { name: Some(name) }) => words.push(format!("context {name}")),
+        Op::Git(git) => words.push(format!("git {} {}", git.url, git.commit)),
+        Op::Http(http) => words.push(format!("http {} {}", http.url, http.name)),
         Op::Run(run) => words.push(format!("run {:?} in {}", run.argv, run.cwd)),
         Op::Workdir(workdir) => words.push(format!("workdir {}", workdir.path)),
         Op::Copy(copy) => words.push(copy_text(copy)),
