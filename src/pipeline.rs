@@ -45,7 +45,8 @@ pub fn build(
     let inputs = Inputs::read(request, events)?;
     let tasks = TaskIds::default();
     let graph = bases::plan(request, &inputs, &store, events, &tasks)?;
-    let machine = Machine::new(&store, inputs.setup(request), events, cancel);
+    images::warn_of_times(request, &graph, events);
+    let machine = Machine::new(&store, inputs.setup(request, graph.epoch), events, cancel);
 
     declare(&graph, events);
     let known = probe(&graph, &machine);
@@ -65,7 +66,7 @@ pub fn build(
                 graph: &graph,
                 worker: &machine,
                 jobs: request.jobs,
-                pack: !machine.compressions().is_empty(),
+                pack: !machine.forms().is_empty(),
                 known,
                 events,
                 cancel,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::pipeline::Failure;
-use crate::vocab::{Compression, ImageRef, OutputSpec};
+use crate::vocab::{Compression, Epoch, ImageRef, ImageWriting, OutputSpec};
 
 use super::args::Build;
 use super::request::image;
@@ -46,7 +46,7 @@ fn image_output(names: Vec<ImageRef>, store: bool, push: bool) -> OutputSpec {
         names,
         store,
         push,
-        compression: Compression::default(),
+        writing: ImageWriting::default(),
         oci_media_types: true,
     }
 }
@@ -56,7 +56,7 @@ fn to_stdout(output: &OutputSpec) -> bool {
         OutputSpec::Image { .. } | OutputSpec::Local { .. } => false,
         OutputSpec::Oci { dest, .. }
         | OutputSpec::Docker { dest, .. }
-        | OutputSpec::Tar { dest } => dest.as_os_str() == "-",
+        | OutputSpec::Tar { dest, .. } => dest.as_os_str() == "-",
     }
 }
 
@@ -134,6 +134,27 @@ impl Fields<'_> {
         }
     }
 
+    fn epoch(&mut self) -> Result<Epoch, Failure> {
+        match self.take("source-date-epoch").as_deref() {
+            None => Ok(Epoch::Build),
+            Some("") => Ok(Epoch::Unset),
+            Some(text) => text.parse().map(Epoch::At).map_err(|_| {
+                usage(format!(
+                    "`--output {}`: source-date-epoch={text} is not a number of seconds",
+                    self.text
+                ))
+            }),
+        }
+    }
+
+    fn writing(&mut self) -> Result<ImageWriting, Failure> {
+        Ok(ImageWriting {
+            compression: self.compression()?,
+            epoch: self.epoch()?,
+            rewrite_timestamp: self.flag("rewrite-timestamp", false)?,
+        })
+    }
+
     fn done(self) -> Result<(), Failure> {
         match self.fields.first() {
             None => Ok(()),
@@ -149,11 +170,13 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
     if text == "-" {
         return Ok(OutputSpec::Tar {
             dest: PathBuf::from("-"),
+            epoch: Epoch::Build,
         });
     }
     if !text.contains('=') {
         return Ok(OutputSpec::Local {
             dest: PathBuf::from(text),
+            epoch: Epoch::Build,
         });
     }
     let mut fields = Fields {
@@ -174,13 +197,13 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
             };
             let push = fields.flag("push", kind == "registry")?;
             let store = fields.flag("store", kind == "image")?;
-            let compression = fields.compression()?;
+            let writing = fields.writing()?;
             let oci_media_types = fields.flag("oci-mediatypes", true)?;
             OutputSpec::Image {
                 names,
                 store,
                 push,
-                compression,
+                writing,
                 oci_media_types,
             }
         }
@@ -190,18 +213,20 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
             OutputSpec::Oci {
                 tar: tar && !dest.is_dir(),
                 dest,
-                compression: fields.compression()?,
+                writing: fields.writing()?,
             }
         }
         "docker" => OutputSpec::Docker {
             dest: fields.dest("type=docker")?,
-            compression: fields.compression()?,
+            writing: fields.writing()?,
         },
         "tar" => OutputSpec::Tar {
             dest: fields.dest("type=tar")?,
+            epoch: fields.epoch()?,
         },
         "local" => OutputSpec::Local {
             dest: fields.dest("type=local")?,
+            epoch: fields.epoch()?,
         },
         other => {
             let mut failure = usage(format!("`--output {text}`: there is no type `{other}`"));
@@ -258,23 +283,45 @@ mod tests {
         let check = |text: &str, expected: OutputSpec| {
             assert_eq!(output(text, &tags).unwrap(), expected, "{text}")
         };
-        check("out", OutputSpec::Local { dest: "out".into() });
-        check("-", OutputSpec::Tar { dest: "-".into() });
-        check("type=local,dest=x", OutputSpec::Local { dest: "x".into() });
+        check(
+            "out",
+            OutputSpec::Local {
+                dest: "out".into(),
+                epoch: Epoch::Build,
+            },
+        );
+        check(
+            "-",
+            OutputSpec::Tar {
+                dest: "-".into(),
+                epoch: Epoch::Build,
+            },
+        );
+        check(
+            "type=local,dest=x,source-date-epoch=5",
+            OutputSpec::Local {
+                dest: "x".into(),
+                epoch: Epoch::At(5),
+            },
+        );
         check(
             "type=oci,dest=x.tar",
             OutputSpec::Oci {
                 dest: "x.tar".into(),
                 tar: true,
-                compression: Compression::default(),
+                writing: ImageWriting::default(),
             },
         );
         check(
-            "type=oci,dest=x,tar=false,compression=zstd,compression-level=9",
+            "type=oci,dest=x,tar=false,compression=zstd,compression-level=9,rewrite-timestamp=true,source-date-epoch=",
             OutputSpec::Oci {
                 dest: "x".into(),
                 tar: false,
-                compression: Compression::Zstd { level: 9 },
+                writing: ImageWriting {
+                    compression: Compression::Zstd { level: 9 },
+                    epoch: Epoch::Unset,
+                    rewrite_timestamp: true,
+                },
             },
         );
         check(
@@ -283,7 +330,7 @@ mod tests {
                 names: tags.to_vec(),
                 store: true,
                 push: true,
-                compression: Compression::default(),
+                writing: ImageWriting::default(),
                 oci_media_types: true,
             },
         );
@@ -293,7 +340,7 @@ mod tests {
                 names: vec!["x/y".parse().unwrap(), "x/z".parse().unwrap()],
                 store: false,
                 push: true,
-                compression: Compression::default(),
+                writing: ImageWriting::default(),
                 oci_media_types: true,
             },
         );
@@ -308,6 +355,8 @@ mod tests {
             "type=tar,dest=x,a=b",
             "type=image,compression=estargz",
             "type=oci,dest=x,tar=maybe",
+            "type=oci,dest=x,source-date-epoch=today",
+            "type=tar,dest=x,rewrite-timestamp=true",
             "type=oci,dest=x,compression-level=10",
         ] {
             assert!(output(text, &[]).is_err(), "{text}");

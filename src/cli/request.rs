@@ -100,7 +100,9 @@ pub(super) fn request(
         outputs,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
-        source_date_epoch: source_date_epoch()?,
+        source_date_epoch: std::env::var("SOURCE_DATE_EPOCH")
+            .ok()
+            .filter(|text| !text.is_empty()),
         registry: global.registry_options()?,
     };
     Ok((request, progress))
@@ -340,17 +342,6 @@ pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
         rest = after;
     }
     Ok(total)
-}
-
-fn source_date_epoch() -> Result<Option<i64>, Failure> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) if !text.is_empty() => text.parse().map(Some).map_err(|_| {
-            usage(format!(
-                "the environment's SOURCE_DATE_EPOCH is not a number of seconds: `{text}`"
-            ))
-        }),
-        _ => Ok(None),
-    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,22 @@
 use std::path::Path;
 
 use crate::layer::LayerWriter;
-use crate::rootfs::{Tree, export_tree, write_tree};
+use crate::rootfs::{Times, Tree, export_tree, write_tree};
 use crate::vocab::{Cancel, Compression};
 
 use super::ExportError;
 use super::archive::{WriteError, to_file};
 
 /// Writes every file of `root` as a tar to `path`; `-` is standard output.
-pub fn root_tar(root: &Tree, path: &Path, cancel: &Cancel) -> Result<(), ExportError> {
+pub fn root_tar(
+    root: &Tree,
+    path: &Path,
+    times: Times,
+    cancel: &Cancel,
+) -> Result<(), ExportError> {
     to_file(path, |out| {
         let mut writer = LayerWriter::new(SendNothing(out), Compression::Uncompressed, 1);
-        write_tree(root, &mut writer, cancel)
+        write_tree(root, times, &mut writer, cancel)
             .map_err(|error| WriteError::Other(ExportError::Root(error)))?;
         writer.finish()?;
         Ok(())
@@ -21,8 +26,13 @@ pub fn root_tar(root: &Tree, path: &Path, cancel: &Cancel) -> Result<(), ExportE
 }
 
 /// Writes every file of `root` below the directory `path`, which is made if it does not exist.
-pub fn root_directory(root: &Tree, path: &Path, cancel: &Cancel) -> Result<(), ExportError> {
-    export_tree(root, path, cancel)
+pub fn root_directory(
+    root: &Tree,
+    path: &Path,
+    times: Times,
+    cancel: &Cancel,
+) -> Result<(), ExportError> {
+    export_tree(root, path, times, cancel)
         .map(drop)
         .map_err(ExportError::Root)
 }

@@ -62,7 +62,8 @@ pub(super) fn plan(
         ulimits: &request.ulimits,
         no_cache: request.no_cache,
         no_cache_filter: &request.no_cache_filter,
-        source_date_epoch: inputs.epoch,
+        source_date_epoch: request.source_date_epoch.as_deref(),
+        context_time: None,
     };
     let client = Client::new(&request.registry, Threads::None).map_err(|error| {
         Failure::new(

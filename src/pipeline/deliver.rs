@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::export::{self, Blobs, Export, ExportError, ExportedImage};
 use crate::plan::{BaseLocation, Graph, Op, Output};
+use crate::rootfs::Times;
 use crate::solve::{ChainLayer, Solution};
 use crate::store::Store;
 use crate::vocab::{
@@ -109,13 +110,16 @@ pub(super) fn deliver(
                     export::docker_archive(&export, &blobs, dest)
                 })?;
             }
-            OutputSpec::Tar { dest } | OutputSpec::Local { dest } => {
+            OutputSpec::Tar { dest, epoch } | OutputSpec::Local { dest, epoch } => {
+                let times = epoch.or(graph.epoch).map_or(Times::Kept, Times::All);
                 let [only] = graph.outputs.as_slice() else {
-                    per_platform(graph, solution, machine, output, dest, &task, cancel)?;
+                    per_platform(graph, solution, machine, output, dest, times, &task, cancel)?;
                     continue;
                 };
                 let to_tar = matches!(output, OutputSpec::Tar { .. });
-                files(graph, solution, machine, only, dest, to_tar, &task, cancel)?;
+                files(
+                    graph, solution, machine, only, dest, to_tar, times, &task, cancel,
+                )?;
             }
         }
     }
@@ -124,12 +128,17 @@ pub(super) fn deliver(
 }
 
 /// `type=local` of several platforms: a directory for each below the destination.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the last station of a build sees all of it"
+)]
 fn per_platform(
     graph: &Graph,
     solution: &Solution,
     machine: &Machine<'_>,
     spec: &OutputSpec,
     dest: &Path,
+    times: Times,
     task: &Task<'_>,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
@@ -143,7 +152,7 @@ fn per_platform(
     for output in &graph.outputs {
         let below = dest.join(output.platform.to_string().replace('/', "_"));
         files(
-            graph, solution, machine, output, &below, false, task, cancel,
+            graph, solution, machine, output, &below, false, times, task, cancel,
         )?;
     }
     Ok(())
@@ -160,6 +169,7 @@ fn files(
     output: &Output,
     dest: &Path,
     to_tar: bool,
+    times: Times,
     task: &Task<'_>,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
@@ -170,8 +180,8 @@ fn files(
     task.run(
         format!("write files to {}", dest.display()),
         |_| match to_tar {
-            true => export::root_tar(&root, dest, cancel),
-            false => export::root_directory(&root, dest, cancel),
+            true => export::root_tar(&root, dest, times, cancel),
+            false => export::root_directory(&root, dest, times, cancel),
         },
     )
 }

@@ -10,8 +10,8 @@ use crate::plan::{Graph, HistoryItem, Op, Output};
 use crate::solve::{ChainLayer, Solution};
 use crate::store::{Packed, Store};
 use crate::vocab::{
-    BuildRequest, Compression, Descriptor, Diagnostic, DiffId, ExitCode, LayerId, OutputSpec,
-    Platform, Timestamp,
+    BuildRequest, Descriptor, Diagnostic, DiffId, Event, EventSink, ExitCode, ImageWriting,
+    LayerForm, LayerId, OutputSpec, Platform, Timestamp,
 };
 use crate::worker::Machine;
 
@@ -22,10 +22,10 @@ use super::inputs::Inputs;
 /// What BuildKit writes beside each entry; tools tell by it how to read `created_by`.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
-/// A form in which images are wanted: how layers are compressed, which family of media types.
+/// A form in which images are wanted: how they are written, and in which family of media types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
-    pub(super) compression: Compression,
+    pub(super) writing: ImageWriting,
     pub(super) docker_media_types: bool,
 }
 
@@ -34,22 +34,35 @@ impl Form {
     pub(super) fn of(output: &OutputSpec) -> Option<Form> {
         match output {
             OutputSpec::Image {
-                compression,
+                writing,
                 oci_media_types,
                 ..
             } => Some(Form {
-                compression: *compression,
+                writing: *writing,
                 docker_media_types: !oci_media_types,
             }),
-            OutputSpec::Oci { compression, .. } => Some(Form {
-                compression: *compression,
+            OutputSpec::Oci { writing, .. } => Some(Form {
+                writing: *writing,
                 docker_media_types: false,
             }),
-            OutputSpec::Docker { compression, .. } => Some(Form {
-                compression: *compression,
+            OutputSpec::Docker { writing, .. } => Some(Form {
+                writing: *writing,
                 docker_media_types: true,
             }),
             OutputSpec::Tar { .. } | OutputSpec::Local { .. } => None,
+        }
+    }
+
+    /// Returns the form of its layers, given the build's epoch.
+    pub(super) fn layers(&self, epoch: Option<i64>) -> LayerForm {
+        let ImageWriting {
+            compression,
+            epoch: own,
+            rewrite_timestamp,
+        } = self.writing;
+        LayerForm {
+            compression,
+            clamp: own.or(epoch).filter(|_| rewrite_timestamp),
         }
     }
 }
@@ -62,13 +75,26 @@ pub(super) struct Images {
     pub(super) index: Option<ExportedIndex>,
 }
 
+/// Says that times are to be rewritten and nothing says to what.
+pub(super) fn warn_of_times(request: &BuildRequest, graph: &Graph, events: &dyn EventSink) {
+    let asks =
+        |form: Form| form.writing.rewrite_timestamp && form.writing.epoch.or(graph.epoch).is_none();
+    if request.outputs.iter().filter_map(Form::of).any(asks) {
+        let warning = Diagnostic::warning(
+            "`rewrite-timestamp=true` has no effect: there is no SOURCE_DATE_EPOCH",
+        )
+        .hint("set it in the environment, or with `--build-arg SOURCE_DATE_EPOCH=SECONDS`");
+        events.emit(Event::Diagnostic(warning));
+    }
+}
+
 /// Tells whether every layer of every output has its packed form.
 pub(super) fn all_packed(graph: &Graph, solution: &Solution, machine: &Machine<'_>) -> bool {
     exported_layers(graph, solution).all(|layer| {
         machine
-            .compressions()
+            .forms()
             .iter()
-            .all(|&compression| matches!(machine.store().packed(&layer, compression), Ok(Some(_))))
+            .all(|&form| matches!(machine.store().packed(&layer, form), Ok(Some(_))))
     })
 }
 
@@ -163,20 +189,14 @@ fn one(
     let mut layers = Vec::new();
     let mut diff_ids = Vec::new();
     for layer in solution.chain(graph, output.root) {
-        let (descriptor, diff_id) = packed(layer, form.compression, graph, store)?;
+        let (descriptor, diff_id) = packed(layer, form.layers(graph.epoch), graph, store)?;
         layers.push(descriptor);
         diff_ids.push(diff_id);
     }
-    let created = inputs
-        .epoch
-        .map(Timestamp::from_seconds)
-        .unwrap_or_else(|| created(output, solution, inputs.now));
-    let history = history(
-        output,
-        solution,
-        inputs.epoch.map(Timestamp::from_seconds),
-        created,
-    );
+    let epoch = form.writing.epoch.or(graph.epoch);
+    let epoch = epoch.map(Timestamp::from_seconds);
+    let created = epoch.unwrap_or_else(|| created(output, solution, inputs.now));
+    let history = history(output, solution, epoch, created);
     let config = complete_config(output.config.clone(), &diff_ids, history, Some(created));
     let assembled = assemble_image(config, &layers, annotations, media_types);
     Ok(ExportedImage {
@@ -191,7 +211,7 @@ fn one(
 
 fn packed(
     layer: ChainLayer,
-    compression: Compression,
+    form: LayerForm,
     graph: &Graph,
     store: &Store,
 ) -> Result<(Descriptor, DiffId), Failure> {
@@ -202,7 +222,7 @@ fn packed(
         },
         ChainLayer::Built { id, .. } => {
             let found: Option<Packed> = store
-                .packed(&id, compression)
+                .packed(&id, form)
                 .map_err(|error| failure::store(&error))?;
             found
                 .map(|packed| (packed.blob, packed.diff_id))

@@ -143,6 +143,7 @@ fn config(request: &Import) -> Result<crate::image::ImageConfig, Failure> {
         no_cache: false,
         no_cache_filter: &[],
         source_date_epoch: None,
+        context_time: None,
     };
     let (planned, _) = plan(&dockerfile, &inputs, &Default::default()).map_err(wrong)?;
     let Planned::Ready(graph) = planned else {

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use crate::context::ignore_file;
 use crate::dockerfile::{Dockerfile, IgnorePatterns, apply_check, parse};
 use crate::vocab::{
-    BuildRequest, Compression, ContextSource, Diagnostic, DockerfileSource, Event, EventSink,
-    ExitCode, NamedContext, OutputSpec, SourceText, Timestamp,
+    BuildRequest, ContextSource, Diagnostic, DockerfileSource, Event, EventSink, ExitCode,
+    LayerForm, NamedContext, SourceText, Timestamp,
 };
 use crate::worker::{LocalDirectory, Setup, now};
 
 use super::Failure;
+use super::images::Form;
 
 /// A Dockerfile is text that someone wrote; more than this is a mistake in `-f`.
 const DOCKERFILE_LIMIT: u64 = 16 << 20;
@@ -21,8 +22,6 @@ const DOCKERFILE_LIMIT: u64 = 16 << 20;
 pub(super) struct Inputs {
     pub(super) dockerfile: Dockerfile,
     pub(super) now: Timestamp,
-    /// `SOURCE_DATE_EPOCH`: the build argument goes before the environment.
-    pub(super) epoch: Option<i64>,
     locals: BTreeMap<Option<String>, LocalDirectory>,
 }
 
@@ -71,20 +70,18 @@ impl Inputs {
         Ok(Inputs {
             dockerfile,
             now: now(),
-            epoch: epoch(request)?,
             locals,
         })
     }
 
     /// Returns what the worker is told.
-    pub(super) fn setup(&self, request: &BuildRequest) -> Setup {
+    pub(super) fn setup(&self, request: &BuildRequest, epoch: Option<i64>) -> Setup {
         Setup {
             locals: self.locals.clone(),
             registry: request.registry.clone(),
-            compressions: compressions(request),
+            forms: forms(request, epoch),
             threads: crate::sandbox::cpu_quota(),
-            epoch: self.epoch,
-            now: self.now,
+            epoch,
         }
     }
 }
@@ -106,18 +103,13 @@ pub(super) fn report(diagnostics: Vec<Diagnostic>, events: &dyn EventSink) -> Re
     }
 }
 
-/// Returns the forms in which layers leave the build, each once.
-fn compressions(request: &BuildRequest) -> Vec<Compression> {
+/// Returns the forms in which layers leave the build, each once. `epoch` is the build's.
+fn forms(request: &BuildRequest, epoch: Option<i64>) -> Vec<LayerForm> {
     let mut wanted = Vec::new();
-    for output in &request.outputs {
-        let compression = match output {
-            OutputSpec::Image { compression, .. }
-            | OutputSpec::Oci { compression, .. }
-            | OutputSpec::Docker { compression, .. } => *compression,
-            OutputSpec::Tar { .. } | OutputSpec::Local { .. } => continue,
-        };
-        if !wanted.contains(&compression) {
-            wanted.push(compression);
+    for form in request.outputs.iter().filter_map(Form::of) {
+        let form = form.layers(epoch);
+        if !wanted.contains(&form) {
+            wanted.push(form);
         }
     }
     wanted
@@ -217,26 +209,6 @@ fn local(directory: &Path, dockerfile: Option<&Path>) -> Result<LocalDirectory, 
         local.ignore_text = text;
     }
     Ok(local)
-}
-
-fn epoch(request: &BuildRequest) -> Result<Option<i64>, Failure> {
-    let given = request
-        .build_args
-        .iter()
-        .rev()
-        .find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    match given {
-        None => Ok(request.source_date_epoch),
-        Some((_, value)) if value.is_empty() => Ok(None),
-        Some((_, value)) => value.parse().map(Some).map_err(|_| {
-            Failure::new(
-                ExitCode::Usage,
-                Diagnostic::error(format!(
-                    "build argument SOURCE_DATE_EPOCH is not a number of seconds: `{value}`"
-                )),
-            )
-        }),
-    }
 }
 
 /// Returns `SOURCE_DATE_EPOCH` of the environment; anything but a number counts as not set.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::PlanInputs;
 use super::environment::Environment;
-use super::report::{Mistake, Report, Reported};
+use super::epoch::EPOCH;
+use super::report::{Report, Reported};
 use super::words::Words;
 use crate::dockerfile::{ArgDeclaration, Dockerfile, Instruction, InstructionKind};
 use crate::vocab::{Diagnostic, Platform, Spanned, nearest};
 
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
 const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 const PROXIES: [&str; 5] = [
     "HTTP_PROXY",
@@ -44,26 +44,22 @@ pub(super) fn is_variable(name: &str) -> bool {
 pub(super) struct BuildArgs(BTreeMap<String, String>);
 
 impl BuildArgs {
-    pub(super) fn new(inputs: &PlanInputs) -> Result<BuildArgs, Mistake> {
+    pub(super) fn new(inputs: &PlanInputs) -> BuildArgs {
         let mut values: BTreeMap<String, String> = inputs.build_args.iter().cloned().collect();
-        match values.get(EPOCH).map(|text| text.as_str()) {
-            // As if it were not given.
-            Some("") => {
-                values.remove(EPOCH);
-            }
-            Some(text) if text.parse::<i64>().is_err() => {
-                return Err(Box::new(Diagnostic::error(format!(
-                    "`{EPOCH}` is not a number of seconds: `{text}`"
-                ))));
-            }
-            Some(_) => {}
-            None => {
-                if let Some(epoch) = inputs.source_date_epoch {
-                    values.insert(EPOCH.to_owned(), epoch.to_string());
-                }
-            }
+        if let Some(epoch) = inputs.source_date_epoch {
+            values
+                .entry(EPOCH.to_owned())
+                .or_insert_with(|| epoch.to_owned());
         }
-        Ok(BuildArgs(values))
+        BuildArgs(values)
+    }
+
+    /// Puts the seconds in the place of the word that stood for them. Without any, the argument has no value.
+    pub(super) fn resolve_epoch(&mut self, epoch: Option<i64>) {
+        match epoch {
+            Some(seconds) => self.0.insert(EPOCH.to_owned(), seconds.to_string()),
+            None => self.0.remove(EPOCH),
+        };
     }
 
     /// Returns what was given for `name`.

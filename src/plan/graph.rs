@@ -20,6 +20,8 @@ pub struct Graph {
     pub steps: Vec<Step>,
     pub origins: Vec<Origin>,
     pub outputs: Vec<Output>,
+    /// `SOURCE_DATE_EPOCH`: the time of the files that steps make by themselves, and of the images.
+    pub epoch: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod arguments;
 mod build;
 mod copy;
 mod environment;
+mod epoch;
 mod gotext;
 mod graph;
 mod metadata;

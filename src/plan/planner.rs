@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::arguments::{BuildArgs, Globals};
 use super::build::build;
+use super::epoch;
 use super::reach::Reach;
 use super::report::{Report, Reported};
 use super::stages::{Stages, check_defaults, check_references};
@@ -35,7 +36,9 @@ pub struct PlanInputs<'a> {
     /// Names of stages, in any letter case.
     pub no_cache_filter: &'a [String],
     /// As the environment has it; a build argument of that name goes before it.
-    pub source_date_epoch: Option<i64>,
+    pub source_date_epoch: Option<&'a str>,
+    /// The time of the main context, in seconds since 1970: of its commit, or as its server says. A directory has none.
+    pub context_time: Option<i64>,
 }
 
 /// What planning comes to.
@@ -86,7 +89,7 @@ fn plan_all(
     let Some(last) = dockerfile.stages.last() else {
         return Err(report.refuse(Diagnostic::error("the Dockerfile has no FROM")));
     };
-    let build_args = report.take(BuildArgs::new(inputs))?;
+    let mut build_args = BuildArgs::new(inputs);
     let last = last
         .from
         .value
@@ -100,6 +103,20 @@ fn plan_all(
         [] => &implied,
         given => given,
     };
+
+    let epoch = {
+        // The mistakes of this evaluation are told by the next.
+        let globals = Globals::new(
+            dockerfile,
+            Some(&build_args),
+            &inputs.host,
+            &platforms[0],
+            target_name,
+            &mut Report::default(),
+        );
+        report.take(epoch::find(inputs, &build_args, &globals))?
+    };
+    build_args.resolve_epoch(epoch);
 
     let mut targets = Vec::with_capacity(platforms.len());
     let mut wanted: Vec<BaseWanted> = Vec::new();
@@ -166,6 +183,7 @@ fn plan_all(
         steps,
         origins,
         outputs,
+        epoch,
     }))
 }
 

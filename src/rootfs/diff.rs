@@ -25,6 +25,7 @@ use super::error::{During, RootfsError, Shown, rooted};
 use super::lower::{Found, LowerDirectory, LowerNode, Lowers};
 use super::resolve::PATH_DIRECTORY;
 use super::stat::{FileKind, Stat};
+use super::times::Times;
 use super::tree::stat_of;
 use super::walk::{Visit, Walk};
 use super::xattr::{self, Naming};
@@ -47,6 +48,7 @@ pub struct DiffStats {
 pub fn write_layer<W: Write>(
     upper: &Path,
     lowers: &[PathBuf],
+    times: Times,
     out: &mut LayerWriter<W>,
     cancel: &Cancel,
 ) -> Result<DiffStats, RootfsError> {
@@ -58,6 +60,7 @@ pub fn write_layer<W: Write>(
             out,
             cancel,
             naming: Naming::Escaped,
+            times,
             linked: HashMap::new(),
             entries: 0,
             bytes: 0,
@@ -116,10 +119,10 @@ impl<W: Write> Diff<'_, W> {
             };
             if !same_metadata(&stat, &same) || xattrs != lower_xattrs {
                 self.sink
-                    .put(&entry(b"", &stat, EntryKind::Directory, xattrs))?;
+                    .put(entry(b"", &stat, EntryKind::Directory, xattrs))?;
             }
             if opaque {
-                self.sink.put(&whiteout(b"", b".wh..opq"))?;
+                self.sink.put(whiteout(b"", b".wh..opq"))?;
             } else {
                 below = Some(lower);
             }
@@ -201,12 +204,12 @@ impl<W: Write> Diff<'_, W> {
         let entry = entry(&path, &stat, EntryKind::Directory, xattrs);
         if changed {
             self.put_parents()?;
-            self.sink.put(&entry)?;
+            self.sink.put(entry)?;
         } else {
             level.pending = Some(entry);
         }
         if hides {
-            self.sink.put(&whiteout(&path, b".wh..opq"))?;
+            self.sink.put(whiteout(&path, b".wh..opq"))?;
             self.stats.deletions += 1;
         }
         self.levels.push(level);
@@ -216,7 +219,7 @@ impl<W: Write> Diff<'_, W> {
     fn delete(&mut self) -> Result<(), RootfsError> {
         self.put_parents()?;
         let (parent, name) = super::resolve::split_last(self.walk.path());
-        self.sink.put(&whiteout(parent, name))?;
+        self.sink.put(whiteout(parent, name))?;
         self.stats.deletions += 1;
         Ok(())
     }
@@ -224,7 +227,7 @@ impl<W: Write> Diff<'_, W> {
     fn put_parents(&mut self) -> Result<(), RootfsError> {
         for level in &mut self.levels {
             if let Some(entry) = level.pending.take() {
-                self.sink.put(&entry)?;
+                self.sink.put(entry)?;
             }
         }
         Ok(())
@@ -261,6 +264,7 @@ pub(super) struct EntrySink<'a, W: Write> {
     pub(super) out: &'a mut LayerWriter<W>,
     pub(super) cancel: &'a Cancel,
     pub(super) naming: Naming,
+    pub(super) times: Times,
     /// The first path of each file that has several.
     pub(super) linked: HashMap<(u64, u64), Vec<u8>>,
     pub(super) entries: u64,
@@ -276,10 +280,11 @@ impl<W: Write> EntrySink<'_, W> {
     }
 
     /// Writes an entry without content.
-    pub(super) fn put(&mut self, entry: &Entry) -> Result<(), RootfsError> {
+    pub(super) fn put(&mut self, mut entry: Entry) -> Result<(), RootfsError> {
         self.entries += 1;
+        entry.mtime = self.times.of(entry.mtime);
         self.out
-            .entry(entry, &mut io::empty())
+            .entry(&entry, &mut io::empty())
             .during("pack", rooted(&entry.path))
     }
 
@@ -292,7 +297,7 @@ impl<W: Write> EntrySink<'_, W> {
                 let kind = EntryKind::HardLink {
                     target: target.clone(),
                 };
-                return self.put(&entry(path, stat, kind, Default::default()));
+                return self.put(entry(path, stat, kind, Default::default()));
             }
             self.linked.insert(identity, path.to_vec());
         }
@@ -313,7 +318,7 @@ impl<W: Write> EntrySink<'_, W> {
                 unreachable!("directories are entered and sockets have no entry")
             }
         };
-        self.put(&entry(path, stat, kind, Default::default()))
+        self.put(entry(path, stat, kind, Default::default()))
     }
 
     fn put_content(&mut self, walk: &Walk, stat: &Stat) -> Result<(), RootfsError> {
@@ -321,7 +326,8 @@ impl<W: Write> EntrySink<'_, W> {
         let file = open_file(walk).during("open", rooted(path))?;
         let xattrs = xattr::read_content(&file, self.naming)
             .during("read the attributes of", rooted(path))?;
-        let entry = entry(path, stat, EntryKind::File { size: stat.size }, xattrs);
+        let mut entry = entry(path, stat, EntryKind::File { size: stat.size }, xattrs);
+        entry.mtime = self.times.of(entry.mtime);
         self.entries += 1;
         self.bytes += stat.size;
         let mut content = Cancellable {

@@ -21,6 +21,7 @@ use super::error::{During, RootfsError, rooted};
 use super::remove::remove_at;
 use super::resolve::{READ_DIRECTORY, open_directory_beneath};
 use super::stat::{FileKind, Stat};
+use super::times::Times;
 use super::tree::{Tree, stat_at, times};
 use super::walk::{Visit, Walk};
 use super::xattr::{self, Naming};
@@ -39,6 +40,7 @@ pub struct ExportStats {
 /// Writes every file of a root, in sorted order; the root itself has no entry. The archive is not finished.
 pub fn write_tree<W: Write>(
     root: &Tree,
+    times: Times,
     out: &mut LayerWriter<W>,
     cancel: &Cancel,
 ) -> Result<ExportStats, RootfsError> {
@@ -47,6 +49,7 @@ pub fn write_tree<W: Write>(
         out,
         cancel,
         naming,
+        times,
         linked: HashMap::new(),
         entries: 0,
         bytes: 0,
@@ -65,7 +68,7 @@ pub fn write_tree<W: Write>(
                 let path = walk.path();
                 let xattrs = xattr::read_content(walk.directory(), naming)
                     .during("read the attributes of", rooted(path))?;
-                sink.put(&entry(path, &stat, EntryKind::Directory, xattrs))?;
+                sink.put(entry(path, &stat, EntryKind::Directory, xattrs))?;
             }
             _ => sink.put_file(&walk, &stat)?,
         }
@@ -86,21 +89,23 @@ pub fn write_tree<W: Write>(
 pub fn export_tree(
     root: &Tree,
     destination: &Path,
+    shown: Times,
     cancel: &Cancel,
 ) -> Result<ExportStats, RootfsError> {
-    let shown = destination.as_os_str().as_bytes();
-    std::fs::create_dir_all(destination).during("make directory", shown)?;
+    let name = destination.as_os_str().as_bytes();
+    std::fs::create_dir_all(destination).during("make directory", name)?;
     let top = rustix::fs::open(
         destination,
         OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .during("open", shown)?;
+    .during("open", name)?;
     let mut export = Export {
-        directory: top.try_clone().during("open", shown)?,
+        directory: top.try_clone().during("open", name)?,
         top,
         naming: Naming::of(root.as_fd()).during("examine", "/")?,
         keep_owners: is_machine_root(),
+        times: shown,
         cancel,
         linked: HashMap::new(),
         entered: Vec::new(),
@@ -125,6 +130,7 @@ struct Export<'a> {
     directory: OwnedFd,
     naming: Naming,
     keep_owners: bool,
+    times: Times,
     cancel: &'a Cancel,
     linked: HashMap<(u64, u64), Vec<u8>>,
     /// The directories above; they get their mode and time when they are full.
@@ -133,7 +139,8 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    fn visit(&mut self, walk: &mut Walk, stat: Stat) -> Result<(), RootfsError> {
+    fn visit(&mut self, walk: &mut Walk, mut stat: Stat) -> Result<(), RootfsError> {
+        stat.mtime = self.times.of(stat.mtime);
         let path = walk.path().to_vec();
         self.stats.entries += 1;
         let (major, minor) = stat.rdev;
@@ -357,7 +364,7 @@ mod tests {
         fs::create_dir_all(at("out/link/full")).unwrap();
 
         let root = Tree::open(&at("root")).unwrap();
-        let stats = export_tree(&root, &at("out"), &Cancel::new()).unwrap();
+        let stats = export_tree(&root, &at("out"), Times::Kept, &Cancel::new()).unwrap();
         assert_eq!((stats.entries, stats.bytes), (7, 10));
         assert_eq!(fs::read(at("secret")).unwrap(), b"host");
         assert_eq!(fs::read(at("out/target")).unwrap(), b"new");
@@ -390,7 +397,7 @@ mod tests {
         let cancel = Cancel::new();
         cancel.cancel(crate::vocab::CancelReason::Interrupted);
         let root = Tree::open(&host.path().join("root")).unwrap();
-        let result = export_tree(&root, &host.path().join("out"), &cancel);
+        let result = export_tree(&root, &host.path().join("out"), Times::Kept, &cancel);
         assert!(matches!(result, Err(RootfsError::Cancelled)));
     }
 }

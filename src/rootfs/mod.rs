@@ -30,6 +30,7 @@ mod resolve;
 mod stat;
 #[cfg(test)]
 mod tests;
+mod times;
 mod tree;
 mod unpack;
 mod users;
@@ -44,5 +45,6 @@ pub use extract::extract_archive;
 pub use overlay::{MAX_LOWERS, mount_overlay, write_stub_layer};
 pub use remove::{remove_tree, tree_size};
 pub use stat::{FileKind, Stat};
+pub use times::Times;
 pub use tree::Tree;
 pub use users::{Owner, User, lookup_owner, lookup_user};

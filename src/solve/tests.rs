@@ -197,6 +197,7 @@ impl Builder {
             steps: self.0,
             origins,
             outputs: vec![output],
+            epoch: None,
         }
     }
 }

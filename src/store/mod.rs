@@ -16,7 +16,7 @@
 //!   layers/LAYERID/
 //!     layer.json                 {"size": bytes of regular files}; a layer is there when this file is there and not empty
 //!     fs/                        the unpacked tree: overlay's lower directory
-//!   packed/LAYERID/VARIANT.json  a layer's packed form: diff ID, blob, members (VARIANT: tar, gzip-6, zstd-3)
+//!   packed/LAYERID/VARIANT.json  a layer's packed form: diff ID, blob, members (VARIANT: tar, gzip-6, zstd-3, gzip-6@EPOCH)
 //!   records/KK/KEY.json          a step's result; the file's modification time is its last use, to the day
 //!   contexts/HASH                what the context room remembers of one directory
 //!   unsynced/BOOTID/LAYERID      empty: the layer was made during that boot and may not have reached the disk

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, disk};
-use crate::vocab::{Compression, Descriptor, DiffId, Digest, LayerId};
+use crate::vocab::{Compression, Descriptor, DiffId, Digest, LayerForm, LayerId};
 
 /// Longer files are damaged: a member is at least a megabyte of layer, and its entry below 200 bytes.
 const LIMIT: u64 = 256 << 20;
@@ -47,12 +47,8 @@ struct StoredPacked {
 
 impl Store {
     /// Returns a layer's packed form if it is known and its blob is there with its full length.
-    pub fn packed(
-        &self,
-        id: &LayerId,
-        compression: Compression,
-    ) -> Result<Option<Packed>, StoreError> {
-        let path = self.packed_path(id, compression);
+    pub fn packed(&self, id: &LayerId, form: LayerForm) -> Result<Option<Packed>, StoreError> {
+        let path = self.packed_path(id, form);
         let Some(file) = disk::open(&path)? else {
             return Ok(None);
         };
@@ -72,20 +68,24 @@ impl Store {
     pub fn put_packed(
         &self,
         id: &LayerId,
-        compression: Compression,
+        form: LayerForm,
         packed: &Packed,
     ) -> Result<(), StoreError> {
         self.session()?
-            .put(&self.packed_path(id, compression), &encode(packed))
+            .put(&self.packed_path(id, form), &encode(packed))
     }
 
-    fn packed_path(&self, id: &LayerId, compression: Compression) -> PathBuf {
+    fn packed_path(&self, id: &LayerId, form: LayerForm) -> PathBuf {
         let mut path = self.path("packed");
         path.push(id.to_string());
-        path.push(match compression {
-            Compression::Uncompressed => "tar.json".to_owned(),
-            Compression::Gzip { level } => format!("gzip-{level}.json"),
-            Compression::Zstd { level } => format!("zstd-{level}.json"),
+        let compression = match form.compression {
+            Compression::Uncompressed => "tar".to_owned(),
+            Compression::Gzip { level } => format!("gzip-{level}"),
+            Compression::Zstd { level } => format!("zstd-{level}"),
+        };
+        path.push(match form.clamp {
+            None => format!("{compression}.json"),
+            Some(seconds) => format!("{compression}@{seconds}.json"),
         });
         path
     }
@@ -147,7 +147,10 @@ mod tests {
     use crate::store::tests::{layer_id, store};
     use std::fs;
 
-    const GZIP: Compression = Compression::Gzip { level: 6 };
+    const GZIP: LayerForm = LayerForm {
+        compression: Compression::Gzip { level: 6 },
+        clamp: None,
+    };
 
     fn example(store: &Store) -> Packed {
         let digest = store.put_blob(b"0123456789").unwrap();
@@ -175,9 +178,13 @@ mod tests {
         store.put_packed(&id, GZIP, &packed).unwrap();
         assert_eq!(store.packed(&id, GZIP).unwrap(), Some(packed));
         for other in [
-            Compression::Uncompressed,
-            Compression::Gzip { level: 5 },
-            Compression::Zstd { level: 6 },
+            Compression::Uncompressed.into(),
+            Compression::Gzip { level: 5 }.into(),
+            Compression::Zstd { level: 6 }.into(),
+            LayerForm {
+                clamp: Some(0),
+                ..GZIP
+            },
         ] {
             assert_eq!(store.packed(&id, other).unwrap(), None);
         }

@@ -346,7 +346,7 @@ mod tests {
             members: Vec::new(),
         };
         store
-            .put_packed(&layer_id(name), Compression::default(), &packed)
+            .put_packed(&layer_id(name), Compression::default().into(), &packed)
             .unwrap();
         store
             .put_record(&key(name), &record(name, Some(name)))
@@ -374,7 +374,7 @@ mod tests {
             let layer = store.layer(&layer_id(name)).unwrap();
             assert_eq!(layer.is_some(), *kept, "layer of {name}: {options:?}");
             let packed = store
-                .packed(&layer_id(name), Compression::default())
+                .packed(&layer_id(name), Compression::default().into())
                 .unwrap();
             assert_eq!(
                 packed.is_some(),

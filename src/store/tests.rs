@@ -127,7 +127,7 @@ fn build(store: &Store, round: u64) -> Result<(), StoreError> {
             uncompressed_size: text.len() as u64,
             members: Vec::new(),
         };
-        store.put_packed(&layer_id(text), Compression::default(), &packed)?;
+        store.put_packed(&layer_id(text), Compression::default().into(), &packed)?;
         store.put_record(&key(text), &record(text, Some(text)))?;
         let alias = Record {
             alias_of: Some(key(text)),
@@ -255,7 +255,7 @@ fn check_sound(root: &Path, what: &str) {
             }
         }
         if let Some(packed) = store
-            .packed(&layer_id(text), Compression::default())
+            .packed(&layer_id(text), Compression::default().into())
             .unwrap()
         {
             let blob = store.read_blob(&packed.blob.digest, 100).unwrap();
@@ -453,7 +453,7 @@ fn a_power_cut_costs_what_can_be_made_again_and_nothing_else() {
         let text = &format!("step {round}");
         assert_eq!(store.record(&key(text)).unwrap(), None);
         assert_eq!(store.layer(&layer_id(text)).unwrap(), None);
-        let packed = store.packed(&layer_id(text), Compression::default());
+        let packed = store.packed(&layer_id(text), Compression::default().into());
         assert_eq!(packed.unwrap(), None);
     }
     let image = store.image(&name("app")).unwrap().unwrap();

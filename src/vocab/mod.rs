@@ -29,8 +29,8 @@ pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{
-    BuildRequest, Compression, ContextSource, DockerfileSource, NamedContext, NetworkMode,
-    OutputSpec, ProgressMode, RegistryOptions, Security, Ulimit,
+    BuildRequest, Compression, ContextSource, DockerfileSource, Epoch, ImageWriting, LayerForm,
+    NamedContext, NetworkMode, OutputSpec, ProgressMode, RegistryOptions, Security, Ulimit,
 };
 pub use secret::Secret;
 pub use span::{SourceText, Span, Spanned};

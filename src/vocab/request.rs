@@ -43,7 +43,7 @@ pub struct BuildRequest {
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH` of the environment; the build argument of that name goes before it.
-    pub source_date_epoch: Option<i64>,
+    pub source_date_epoch: Option<String>,
     pub registry: RegistryOptions,
 }
 
@@ -117,6 +117,55 @@ impl Default for Compression {
     }
 }
 
+/// The form in which a layer leaves the build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LayerForm {
+    pub compression: Compression,
+    /// No file is younger than this, in seconds since 1970.
+    pub clamp: Option<i64>,
+}
+
+impl From<Compression> for LayerForm {
+    fn from(compression: Compression) -> LayerForm {
+        LayerForm {
+            compression,
+            clamp: None,
+        }
+    }
+}
+
+/// Which time an output shows where the time of the build is not wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Epoch {
+    /// `SOURCE_DATE_EPOCH` of the build, if it has one.
+    #[default]
+    Build,
+    /// `source-date-epoch=SECONDS`
+    At(i64),
+    /// `source-date-epoch=`: none, whatever the build has.
+    Unset,
+}
+
+impl Epoch {
+    /// Returns the seconds, given those of the build.
+    pub fn or(self, build: Option<i64>) -> Option<i64> {
+        match self {
+            Epoch::Build => build,
+            Epoch::At(seconds) => Some(seconds),
+            Epoch::Unset => None,
+        }
+    }
+}
+
+/// How an image output is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageWriting {
+    pub compression: Compression,
+    pub epoch: Epoch,
+    /// `rewrite-timestamp=true`: files of new layers that are younger than the epoch get its time.
+    pub rewrite_timestamp: bool,
+}
+
 /// One `--output`. The image store output is what `-t`, `--load`, and no `--output` at all come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputSpec {
@@ -125,24 +174,24 @@ pub enum OutputSpec {
         names: Vec<ImageRef>,
         store: bool,
         push: bool,
-        compression: Compression,
+        writing: ImageWriting,
         oci_media_types: bool,
     },
     /// `type=oci,dest=…[,tar=false]`
     Oci {
         dest: PathBuf,
         tar: bool,
-        compression: Compression,
+        writing: ImageWriting,
     },
     /// `type=docker,dest=…`: an archive that `docker load` takes. `dest` `-` is standard output.
     Docker {
         dest: PathBuf,
-        compression: Compression,
+        writing: ImageWriting,
     },
     /// `type=tar,dest=…`: the root file system. `dest` `-` is standard output.
-    Tar { dest: PathBuf },
+    Tar { dest: PathBuf, epoch: Epoch },
     /// `type=local,dest=…`: the root file system as a directory.
-    Local { dest: PathBuf },
+    Local { dest: PathBuf, epoch: Epoch },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

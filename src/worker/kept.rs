@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use crate::plan::Op;
 use crate::store::{Packed, Record, Store, StoreError};
 use crate::vocab::{
-    CacheKey, Compression, Digest, KeyBuilder, KeyComponent, LayerId, ResultId, Sha256, Timestamp,
+    CacheKey, Digest, KeyBuilder, KeyComponent, LayerForm, LayerId, ResultId, Sha256, Timestamp,
 };
 
 use super::machine::LocalDirectory;
@@ -29,7 +29,7 @@ impl Place {
     pub(super) fn of(
         op: &Op,
         locals: &BTreeMap<Option<String>, LocalDirectory>,
-        compression: Compression,
+        form: LayerForm,
     ) -> Place {
         let paths: Vec<String> = locals
             .values()
@@ -40,7 +40,7 @@ impl Place {
             .add("builder", env!("CARGO_PKG_VERSION"))
             .add("step", &Digest::of(format!("{op:?}").as_bytes()).hex())
             .list("directories", &paths)
-            .add("compression", &format!("{compression:?}"))
+            .add("form", &format!("{form:?}"))
             .finish();
         Place { key, components }
     }
@@ -49,11 +49,11 @@ impl Place {
     pub(super) fn kept_members(
         &self,
         store: &Store,
-        compression: Compression,
+        form: LayerForm,
     ) -> Option<impl FnMut(&[u8; 32]) -> Option<Vec<u8>> + Send + 'static + use<>> {
         // Whatever goes wrong with a hint, there is none.
         let layer = store.record(&self.key).ok()??.layer?;
-        let packed = store.packed(&layer, compression).ok()??;
+        let packed = store.packed(&layer, form).ok()??;
         let mut blob = Some(store.blob(&packed.blob.digest).ok()??);
         let members: HashMap<[u8; 32], (u64, usize)> = packed
             .members
@@ -129,7 +129,10 @@ mod tests {
     use crate::plan::Workdir;
     use crate::vocab::{Descriptor, DiffId};
 
-    const GZIP: Compression = Compression::Gzip { level: 6 };
+    const GZIP: LayerForm = LayerForm {
+        compression: crate::vocab::Compression::Gzip { level: 6 },
+        clamp: None,
+    };
 
     fn place(path: &str) -> Place {
         let op = Op::Workdir(Workdir {

@@ -10,8 +10,8 @@ use crate::registry::{Client, RegistryError, Threads};
 use crate::solve::{ChainLayer, Held, Job, Reading, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
-    CacheKey, Cancel, Compression, Digest, EventSink, ExitCode, KeyComponent, LayerId,
-    RegistryOptions, Timestamp, VertexId,
+    CacheKey, Cancel, Digest, EventSink, ExitCode, KeyComponent, LayerForm, LayerId,
+    RegistryOptions, VertexId,
 };
 
 use super::root::Root;
@@ -22,13 +22,11 @@ pub struct Setup {
     pub locals: BTreeMap<Option<String>, LocalDirectory>,
     pub registry: RegistryOptions,
     /// The forms in which layers of outputs are wanted.
-    pub compressions: Vec<Compression>,
+    pub forms: Vec<LayerForm>,
     /// Threads that may be busy at once for one layer.
     pub threads: usize,
     /// The time of the files that a step makes by itself, and of the image, where the user set it.
     pub epoch: Option<i64>,
-    /// The moment that the build began.
-    pub now: Timestamp,
 }
 
 /// A directory of the host that steps copy from.
@@ -84,8 +82,8 @@ impl<'a> Machine<'a> {
     }
 
     /// Returns the forms in which layers of outputs are wanted.
-    pub fn compressions(&self) -> &[Compression] {
-        &self.setup.compressions
+    pub fn forms(&self) -> &[LayerForm] {
+        &self.setup.forms
     }
 
     /// Returns the registry client for steps: it may use threads, and waits no longer than the build goes on.
@@ -257,8 +255,8 @@ impl Worker for Machine<'_> {
     }
 
     fn pack(&self, graph: &Graph, root: &[ChainLayer], cancel: &Cancel) -> Result<(), StepError> {
-        for &compression in &self.setup.compressions {
-            self.pack_layer(graph, root, compression, cancel)?;
+        for &form in &self.setup.forms {
+            self.pack_layer(graph, root, form, cancel)?;
         }
         Ok(())
     }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use crate::layer::LayerWriter;
 use crate::plan::{Graph, Op};
-use crate::rootfs::{RootfsError, write_layer};
+use crate::rootfs::{RootfsError, Times, write_layer};
 use crate::solve::{ChainLayer, StepError};
 use crate::store::{Packed, PackedMember};
 use crate::vocab::{
-    CacheKey, Cancel, Compression, Descriptor, DiffId, ExitCode, KeyBuilder, LayerId,
+    CacheKey, Cancel, Descriptor, DiffId, ExitCode, KeyBuilder, LayerForm, LayerId,
 };
 
 use super::Machine;
@@ -20,22 +20,17 @@ impl Machine<'_> {
         &self,
         graph: &Graph,
         root: &[ChainLayer],
-        compression: Compression,
+        form: LayerForm,
         cancel: &Cancel,
     ) -> Result<(), StepError> {
         let Some((ChainLayer::Built { step, id }, below)) = root.split_last() else {
             return Ok(());
         };
         let store_failed = |error| Machine::store_failed(&error);
-        if self
-            .store
-            .packed(id, compression)
-            .map_err(store_failed)?
-            .is_some()
-        {
+        if self.store.packed(id, form).map_err(store_failed)?.is_some() {
             return Ok(());
         }
-        let key = pack_key(id, compression);
+        let key = pack_key(id, form);
         let Some(_lock) = self
             .store
             .lock_wait(&key, &|| cancel.is_cancelled())
@@ -43,12 +38,7 @@ impl Machine<'_> {
         else {
             return Err(StepError::new(ExitCode::Step, "cancelled"));
         };
-        if self
-            .store
-            .packed(id, compression)
-            .map_err(store_failed)?
-            .is_some()
-        {
+        if self.store.packed(id, form).map_err(store_failed)?.is_some() {
             return Ok(());
         }
         let upper = self
@@ -71,12 +61,13 @@ impl Machine<'_> {
             StepError::new(ExitCode::Step, "cannot make the layer of this step").caused_by(error)
         };
         let blob = self.store.blob_writer().map_err(store_failed)?;
-        let mut writer = LayerWriter::new(blob, compression, self.setup.threads);
-        let place = Place::of(&graph.steps[step.0].op, &self.setup.locals, compression);
-        if let Some(kept) = place.kept_members(self.store, compression) {
+        let mut writer = LayerWriter::new(blob, form.compression, self.setup.threads);
+        let place = Place::of(&graph.steps[step.0].op, &self.setup.locals, form);
+        if let Some(kept) = place.kept_members(self.store, form) {
             writer = writer.with_known_members(kept);
         }
-        write_layer(&upper, &lowers, &mut writer, cancel).map_err(|error| {
+        let times = form.clamp.map_or(Times::Kept, Times::AtMost);
+        write_layer(&upper, &lowers, times, &mut writer, cancel).map_err(|error| {
             let mut failure = failed(&error);
             if !matches!(error, RootfsError::WhiteoutName { .. }) {
                 failure.class = ExitCode::Store;
@@ -92,7 +83,7 @@ impl Machine<'_> {
             diff_id: DiffId(packed.diff_id.0),
             blob: Descriptor {
                 media_type: crate::image::layer_media_type(
-                    compression,
+                    form.compression,
                     crate::image::MediaTypes::Oci,
                 )
                 .to_owned(),
@@ -112,7 +103,7 @@ impl Machine<'_> {
                 .collect(),
         };
         self.store
-            .put_packed(id, compression, &packed)
+            .put_packed(id, form, &packed)
             .map_err(store_failed)?;
         place
             .remember(self.store, *id, &packed, &graph.origins[step.0].name)
@@ -120,10 +111,10 @@ impl Machine<'_> {
     }
 }
 
-fn pack_key(id: &LayerId, compression: Compression) -> CacheKey {
+fn pack_key(id: &LayerId, form: LayerForm) -> CacheKey {
     KeyBuilder::new("pack")
         .add("layer", &id.to_string())
-        .add("compression", &format!("{compression:?}"))
+        .add("form", &format!("{form:?}"))
         .finish()
         .0
 }

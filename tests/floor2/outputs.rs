@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use crate::support::image::Image;
 use crate::support::lab::Lab;
@@ -200,4 +201,100 @@ fn a_device_or_fifo_is_written_to_and_not_replaced() {
         .succeeds();
     assert!(!reader.join().unwrap().is_empty());
     assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+}
+
+/// Files of new layers get the epoch where they are younger; those of the base stay as they are.
+#[test]
+fn times_are_rewritten_on_demand() {
+    let lab = Lab::new();
+    let age = |name: &str, seconds: u64| {
+        let file = fs::File::open(lab.file(name, name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+            .unwrap();
+    };
+    age("old", 1000);
+    age("young", 3000);
+    lab.dockerfile("FROM scratch\nCOPY young /below\n");
+    lab.build(&["-t", "base"]).succeeds();
+    lab.dockerfile("FROM base\nCOPY old young /d/\n");
+    let times = |output: &str| -> Vec<(String, i64)> {
+        let dest = lab.path("layout");
+        fs::remove_dir_all(&dest).ok();
+        let output = format!("type=oci,tar=false,dest={}{output}", dest.display());
+        lab.build(&["--build-arg", "SOURCE_DATE_EPOCH=2000", "-o", &output])
+            .succeeds();
+        let files = Image::read(&dest).files().0;
+        files
+            .into_iter()
+            .map(|(path, file)| (path, file.entry.mtime.seconds))
+            .collect()
+    };
+    let expect = |below: i64, old: i64, young: i64| {
+        let file = |path: &str, time| (path.to_owned(), time);
+        vec![
+            file("below", below),
+            file("d", 2000),
+            file("d/old", old),
+            file("d/young", young),
+        ]
+    };
+    assert_eq!(times(""), expect(3000, 1000, 3000));
+    assert_eq!(times(",rewrite-timestamp=true"), expect(3000, 1000, 2000));
+    // Of one layer both forms are kept.
+    assert_eq!(times(""), expect(3000, 1000, 3000));
+    assert_eq!(
+        times(",rewrite-timestamp=true,source-date-epoch=500"),
+        [
+            ("below", 3000),
+            ("d", 500),
+            ("d/old", 500),
+            ("d/young", 500)
+        ]
+        .map(|(path, time)| (path.to_owned(), time))
+    );
+    let warned = lab
+        .build(&["-o", "type=image,rewrite-timestamp=true"])
+        .succeeds()
+        .stderr
+        .clone();
+    assert!(warned.contains("SOURCE_DATE_EPOCH"), "{warned}");
+
+    // Exported files all have the epoch's time.
+    let out = lab.path("out");
+    let output = format!("type=local,dest={}", out.display());
+    lab.build(&["--build-arg", "SOURCE_DATE_EPOCH=2000", "-o", &output])
+        .succeeds();
+    for name in ["below", "d", "d/old", "d/young"] {
+        assert_eq!(
+            fs::metadata(out.join(name)).unwrap().mtime(),
+            2000,
+            "{name}"
+        );
+    }
+}
+
+/// Files of several platforms do not end the delivery.
+#[test]
+fn several_platforms_can_leave_as_files_and_as_an_image() {
+    let lab = Lab::new();
+    lab.file("f", "content");
+    lab.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY f /$TARGETARCH\n");
+    let (out, id) = (lab.path("out"), lab.path("id"));
+    lab.build(&[
+        "--platform",
+        "linux/amd64,linux/arm64",
+        "-t",
+        "multi",
+        "--iidfile",
+        id.to_str().unwrap(),
+        "-o",
+        &format!("type=local,dest={}", out.display()),
+    ])
+    .succeeds();
+    for architecture in ["amd64", "arm64"] {
+        let path = out.join(format!("linux_{architecture}/{architecture}"));
+        assert_eq!(fs::read_to_string(path).unwrap(), "content");
+    }
+    let id = fs::read_to_string(id).unwrap();
+    assert_eq!(lab.inspect("multi")[0]["digest"], id.trim());
 }

@@ -138,17 +138,58 @@ fn proxies_are_ambient_in_both_cases_and_ordinary_when_declared() {
 fn the_epoch_is_an_argument() {
     let text = stage("ARG SOURCE_DATE_EPOCH");
     let mut with = case(&text);
-    with.epoch = Some(7);
+    with.epoch = Some("7");
     check(with, "SOURCE_DATE_EPOCH=7");
     let mut both = case(&text).arg("SOURCE_DATE_EPOCH", "8");
-    both.epoch = Some(7);
+    both.epoch = Some("7");
     check(both, "SOURCE_DATE_EPOCH=8");
     check(case(&text), "");
     check(case(&text).arg("SOURCE_DATE_EPOCH", ""), "");
     assert_eq!(
         case(&text).arg("SOURCE_DATE_EPOCH", "today").errors(),
-        ["`SOURCE_DATE_EPOCH` is not a number of seconds: `today`"]
+        [
+            "`SOURCE_DATE_EPOCH` is neither a number of seconds nor `context` nor the name of a context: `today`; seconds since 1970: `date +%s`, or `git log -1 --format=%ct`"
+        ]
     );
+}
+
+#[test]
+fn the_epoch_of_a_plan_comes_from_an_argument_a_default_or_the_context() {
+    let global = |value: &str| {
+        format!("ARG SOURCE_DATE_EPOCH={value}\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x\n")
+    };
+    let epoch = |text: &str, given: Option<&str>, context_time: Option<i64>| {
+        let mut case = case(text);
+        case.context_time = context_time;
+        if let Some(given) = given {
+            case = case.arg("SOURCE_DATE_EPOCH", given);
+        }
+        case.ready().graph.epoch
+    };
+    for (text, given, context_time, expected) in [
+        (stage(""), None, Some(9), None),
+        (stage(""), Some("5"), None, Some(5)),
+        (stage(""), Some("-5"), None, Some(-5)),
+        (stage(""), Some("context"), Some(9), Some(9)),
+        (stage(""), Some("context"), None, None),
+        (global("7"), None, None, Some(7)),
+        (global("7"), Some("5"), None, Some(5)),
+        (global("7"), Some(""), None, None),
+        (global("context"), None, Some(9), Some(9)),
+        // A default of a stage is the stage's own business.
+        (stage("ARG SOURCE_DATE_EPOCH=7"), None, None, None),
+    ] {
+        assert_eq!(
+            epoch(&text, given, context_time),
+            expected,
+            "{text} {given:?}"
+        );
+    }
+    // The argument's value is the number, not the word.
+    let text = global("context");
+    let mut with_time = case(&text);
+    with_time.context_time = Some(9);
+    check(with_time, "SOURCE_DATE_EPOCH=9");
 }
 
 #[test]

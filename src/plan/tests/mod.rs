@@ -30,7 +30,8 @@ struct Case<'a> {
     network: NetworkMode,
     no_cache: bool,
     no_cache_filter: Vec<String>,
-    epoch: Option<i64>,
+    epoch: Option<&'static str>,
+    context_time: Option<i64>,
     images: BTreeMap<String, ImageConfig>,
     /// Image name to the one platform that it has, whatever is asked for.
     fixed: BTreeMap<String, Platform>,
@@ -56,6 +57,7 @@ fn case(text: &str) -> Case<'_> {
         no_cache: false,
         no_cache_filter: Vec::new(),
         epoch: None,
+        context_time: None,
         images: BTreeMap::new(),
         fixed: BTreeMap::new(),
     }
@@ -114,6 +116,7 @@ impl<'a> Case<'a> {
             no_cache: self.no_cache,
             no_cache_filter: &self.no_cache_filter,
             source_date_epoch: self.epoch,
+            context_time: self.context_time,
         };
         plan(&dockerfile, &inputs, bases)
     }

@@ -452,7 +452,7 @@ fn a_cancelled_diff_says_so() {
     cancel.cancel(crate::vocab::CancelReason::Timeout);
     let mut out =
         crate::layer::LayerWriter::new(Vec::new(), crate::vocab::Compression::Uncompressed, 1);
-    let result = write_layer(host.path(), &[], &mut out, &cancel);
+    let result = write_layer(host.path(), &[], Times::Kept, &mut out, &cancel);
     assert!(matches!(result, Err(RootfsError::Cancelled)));
 }
 
@@ -539,7 +539,7 @@ fn a_whole_tree_is_written_and_reads_back_as_itself() {
     let tree = read_only(&layers);
     let mut out =
         crate::layer::LayerWriter::new(Vec::new(), crate::vocab::Compression::Uncompressed, 1);
-    let stats = write_tree(&tree, &mut out, &crate::vocab::Cancel::new()).unwrap();
+    let stats = write_tree(&tree, Times::Kept, &mut out, &crate::vocab::Cancel::new()).unwrap();
     let tar = out.finish().unwrap().0;
     assert_eq!(stats.entries, 7);
     let whole = read_only(&[room.apply(&tar, "whole")]);
@@ -547,7 +547,13 @@ fn a_whole_tree_is_written_and_reads_back_as_itself() {
     assert_eq!(found, expected);
     // As files on the host, the kernel's own marks apart.
     found.clear();
-    let stats = export_tree(&tree, &room.dir("out"), &crate::vocab::Cancel::new()).unwrap();
+    let stats = export_tree(
+        &tree,
+        &room.dir("out"),
+        Times::Kept,
+        &crate::vocab::Cancel::new(),
+    )
+    .unwrap();
     assert_eq!(stats.entries, 7);
     found = snapshot(&Tree::open(&room.dir("out")).unwrap());
     expected.remove("marked");

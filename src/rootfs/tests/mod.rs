@@ -106,7 +106,7 @@ fn diff(upper: &Path, lowers: &[PathBuf]) -> (Vec<u8>, DiffStats) {
 
 fn try_diff(upper: &Path, lowers: &[PathBuf]) -> Result<(Vec<u8>, DiffStats), RootfsError> {
     let mut out = LayerWriter::new(Vec::new(), Compression::Uncompressed, 1);
-    let stats = write_layer(upper, lowers, &mut out, &Cancel::new())?;
+    let stats = write_layer(upper, lowers, Times::Kept, &mut out, &Cancel::new())?;
     Ok((out.finish().unwrap().0, stats))
 }
 
