@@ -200,13 +200,8 @@ impl Part<'_> {
                 Ok(())
             }
             ("want", rest) => self.want(rest, &mut case.want),
-            (path, mode) if path.contains('/') => {
-                let mode = match mode {
-                    "" => None,
-                    octal => Some(
-                        u32::from_str_radix(octal, 8).map_err(|_| format!("bad mode: {octal}"))?,
-                    ),
-                };
+            _ if word.contains('/') => {
+                let (path, mode) = path_and_mode(self.header);
                 case.files.push(GivenFile {
                     path: path.to_owned(),
                     mode,
@@ -273,6 +268,17 @@ impl Part<'_> {
     }
 }
 
+/// A path may hold blanks: only what is an octal number at the end is the mode.
+fn path_and_mode(header: &str) -> (&str, Option<u32>) {
+    if let Some((path, last)) = header.rsplit_once(' ')
+        && (3..=4).contains(&last.len())
+        && let Ok(mode) = u32::from_str_radix(last, 8)
+    {
+        return (path, Some(mode));
+    }
+    (header, None)
+}
+
 fn unescaped(line: &str) -> &str {
     match line.strip_prefix('\\') {
         Some(rest) if rest.starts_with("---") || rest.starts_with("===") => rest,
@@ -314,7 +320,7 @@ pub(crate) fn refuses_what_it_does_not_know() {
     check(&format!("{head}--- want file\n"), "5: no such section");
     check(&format!("{head}--- want error\n"), "5: no such section");
     check(&format!("{head}--- want files 3\n"), "5: no such section");
-    check(&format!("{head}--- context/f 9\n"), "5: bad mode");
+    check(&format!("{head}--- context 0644\n"), "5: no such section");
     check(&format!("{head}--- differs\n"), "5: all of it stands");
     check(
         &format!("{head}--- setup\n--- setup\n"),

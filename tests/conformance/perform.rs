@@ -269,30 +269,36 @@ fn error_text(stderr: &str) -> &str {
     &stderr[at.unwrap_or(0)..]
 }
 
-/// Compares with what was reported: rule names, each with its line if the case names one.
-fn warnings_differ(rules: &[String], stderr: &str) -> Option<String> {
-    let mut found = Vec::new();
+/// Compares with all that was reported: rule names, or a part of the text of a warning that no rule makes; each with its line if
+/// the case names one.
+fn warnings_differ(wanted: &[String], stderr: &str) -> Option<String> {
+    let mut left = Vec::new();
     let mut lines = stderr.lines().peekable();
     while let Some(line) = lines.next() {
-        let code = ["warning[", "error["]
+        let coded = ["warning[", "error["]
             .iter()
-            .find_map(|start| line.strip_prefix(start));
-        let Some((rule, _)) = code.and_then(|rest| rest.split_once("]: ")) else {
-            continue;
+            .find_map(|start| line.strip_prefix(start)?.split_once("]: "));
+        let name = match (coded, line.strip_prefix("warning: ")) {
+            (Some((rule, _)), _) => rule,
+            (None, Some(message)) => message,
+            (None, None) => continue,
         };
         let place = lines.peek().and_then(|next| next.split_once("--> "));
         let number = place.and_then(|(_, place)| place.rsplit(':').nth(1));
-        found.push((rule.to_owned(), number.unwrap_or("0").to_owned()));
+        left.push((name, number.unwrap_or("0")));
     }
-    let mut left = found.clone();
-    for rule in rules {
-        let (name, number) = rule.split_once(' ').unwrap_or((rule, ""));
+    for want in wanted {
+        let numbered = want
+            .rsplit_once(' ')
+            .filter(|(_, number)| number.parse::<u32>().is_ok());
+        let (name, number) = numbered.unwrap_or((want, ""));
+        let is_wanted = |found: &str| found == name || found.contains(' ') && found.contains(name);
         let at = left
             .iter()
-            .position(|(rule, line)| rule == name && (number.is_empty() || number == line));
+            .position(|(found, line)| is_wanted(found) && (number.is_empty() || number == *line));
         match at {
             Some(at) => drop(left.remove(at)),
-            None => return Some(format!("no warning `{rule}` among {found:?}")),
+            None => return Some(format!("no warning `{want}` among those left: {left:?}")),
         }
     }
     (!left.is_empty()).then(|| format!("unwanted warnings: {left:?}"))
