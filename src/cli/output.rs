@@ -147,6 +147,12 @@ impl Fields<'_> {
         }
     }
 
+    fn split(&mut self) -> Result<Option<bool>, Failure> {
+        let given = self.fields.iter().any(|(name, _)| name == "platform-split");
+        let split = self.flag("platform-split", false)?;
+        Ok(given.then_some(split))
+    }
+
     fn writing(&mut self) -> Result<ImageWriting, Failure> {
         Ok(ImageWriting {
             compression: self.compression()?,
@@ -171,12 +177,14 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
         return Ok(OutputSpec::Tar {
             dest: PathBuf::from("-"),
             epoch: Epoch::Build,
+            split: None,
         });
     }
     if !text.contains('=') {
         return Ok(OutputSpec::Local {
             dest: PathBuf::from(text),
             epoch: Epoch::Build,
+            split: None,
         });
     }
     let mut fields = Fields {
@@ -223,10 +231,12 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
         "tar" => OutputSpec::Tar {
             dest: fields.dest("type=tar")?,
             epoch: fields.epoch()?,
+            split: fields.split()?,
         },
         "local" => OutputSpec::Local {
             dest: fields.dest("type=local")?,
             epoch: fields.epoch()?,
+            split: fields.split()?,
         },
         other => {
             let mut failure = usage(format!("`--output {text}`: there is no type `{other}`"));
@@ -288,6 +298,7 @@ mod tests {
             OutputSpec::Local {
                 dest: "out".into(),
                 epoch: Epoch::Build,
+                split: None,
             },
         );
         check(
@@ -295,13 +306,15 @@ mod tests {
             OutputSpec::Tar {
                 dest: "-".into(),
                 epoch: Epoch::Build,
+                split: None,
             },
         );
         check(
-            "type=local,dest=x,source-date-epoch=5",
+            "type=local,dest=x,source-date-epoch=5,platform-split=true",
             OutputSpec::Local {
                 dest: "x".into(),
                 epoch: Epoch::At(5),
+                split: Some(true),
             },
         );
         check(

@@ -135,17 +135,18 @@ fn foreign_syntax(text: &str, start: usize) -> Option<Word> {
 /// Warns if the file asks for a frontend that is not the Dockerfile one.
 fn check_syntax(directives: &Directives) -> Option<Diagnostic> {
     let syntax = directives.syntax.as_ref()?;
-    let image = syntax.value.split_whitespace().next()?;
-    if is_dockerfile_frontend(image) {
-        return None;
-    }
-    Some(
+    let warning = unknown_frontend(&syntax.value)?.at(syntax.span);
+    Some(warning.hint("remove the `syntax` directive if the file is an ordinary Dockerfile"))
+}
+
+/// Returns a warning if `text` begins with the image of a frontend that is not the Dockerfile one.
+pub fn unknown_frontend(text: &str) -> Option<Diagnostic> {
+    let image = text.split_whitespace().next()?;
+    (!is_dockerfile_frontend(image)).then(|| {
         Diagnostic::warning(format!(
             "frontends are not run: `{image}` is ignored and the file is read as a Dockerfile"
         ))
-        .at(syntax.span)
-        .hint("remove the `syntax` directive if the file is an ordinary Dockerfile"),
-    )
+    })
 }
 
 /// Tells whether an image is Docker's own frontend, on any registry (mirrors keep the name).

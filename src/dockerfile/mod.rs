@@ -36,6 +36,7 @@ pub use ast::{
     HealthcheckTest, Heredoc, Instruction, InstructionKind, KeyValue, MountFlag, Onbuild, Run,
     Stage, Word,
 };
+pub use directives::unknown_frontend;
 pub use expand::{ExpandError, Expanded, expand, expand_heredoc, expand_words};
 pub use glob::{Glob, PatternError};
 pub use ignore::{Decision, IgnorePatterns, ParentMatches};

@@ -9,17 +9,20 @@ use crate::vocab::{Cancel, Compression};
 use super::ExportError;
 use super::archive::{WriteError, to_file};
 
-/// Writes every file of `root` as a tar to `path`; `-` is standard output.
+/// Writes every file of each root as one tar to `path`; `-` is standard output. Each root has the directory beside it, which is empty
+/// for the tar's root.
 pub fn root_tar(
-    root: &Tree,
+    roots: &[(String, Tree)],
     path: &Path,
     times: Times,
     cancel: &Cancel,
 ) -> Result<(), ExportError> {
     to_file(path, |out| {
         let mut writer = LayerWriter::new(SendNothing(out), Compression::Uncompressed, 1);
-        write_tree(root, times, &mut writer, cancel)
-            .map_err(|error| WriteError::Other(ExportError::Root(error)))?;
+        for (prefix, root) in roots {
+            write_tree(root, prefix, times, &mut writer, cancel)
+                .map_err(|error| WriteError::Other(ExportError::Root(error)))?;
+        }
         writer.finish()?;
         Ok(())
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::export::{self, Blobs, Export, ExportError, ExportedImage};
-use crate::plan::{BaseLocation, Graph, Op, Output};
+use crate::plan::{BaseLocation, Graph, Op};
 use crate::rootfs::Times;
 use crate::solve::{ChainLayer, Solution};
 use crate::store::Store;
@@ -110,80 +110,42 @@ pub(super) fn deliver(
                     export::docker_archive(&export, &blobs, dest)
                 })?;
             }
-            OutputSpec::Tar { dest, epoch } | OutputSpec::Local { dest, epoch } => {
+            OutputSpec::Tar { dest, epoch, split } | OutputSpec::Local { dest, epoch, split } => {
+                let split = split.unwrap_or(graph.is_index);
+                if !split && graph.outputs.len() > 1 {
+                    return Err(Failure::new(
+                        ExitCode::Usage,
+                        Diagnostic::error("several platforms cannot share one directory")
+                            .hint("leave `platform-split=false` out, or build one platform"),
+                    ));
+                }
                 let times = epoch.or(graph.epoch).map_or(Times::Kept, Times::All);
-                let [only] = graph.outputs.as_slice() else {
-                    per_platform(graph, solution, machine, output, dest, times, &task, cancel)?;
-                    continue;
-                };
-                let to_tar = matches!(output, OutputSpec::Tar { .. });
-                files(
-                    graph, solution, machine, only, dest, to_tar, times, &task, cancel,
-                )?;
+                let mut roots = Vec::with_capacity(graph.outputs.len());
+                for built in &graph.outputs {
+                    let directory = match split {
+                        true => built.platform.to_string().replace('/', "_"),
+                        false => String::new(),
+                    };
+                    let chain = solution.chain(graph, built.root);
+                    let root = machine.open_root(graph, &chain, cancel);
+                    let root =
+                        root.map_err(|error| failure::step(graph, built.root, error, cancel))?;
+                    roots.push((directory, root));
+                }
+                task.run(format!("write files to {}", dest.display()), |_| {
+                    if matches!(output, OutputSpec::Tar { .. }) {
+                        return export::root_tar(&roots, dest, times, cancel);
+                    }
+                    for (directory, root) in &roots {
+                        export::root_directory(root, &dest.join(directory), times, cancel)?;
+                    }
+                    Ok(())
+                })?;
             }
         }
     }
     delivered.write_files(request)?;
     Ok(delivered)
-}
-
-/// `type=local` of several platforms: a directory for each below the destination.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the last station of a build sees all of it"
-)]
-fn per_platform(
-    graph: &Graph,
-    solution: &Solution,
-    machine: &Machine<'_>,
-    spec: &OutputSpec,
-    dest: &Path,
-    times: Times,
-    task: &Task<'_>,
-    cancel: &Cancel,
-) -> Result<(), Failure> {
-    if matches!(spec, OutputSpec::Tar { .. }) {
-        return Err(Failure::new(
-            ExitCode::Usage,
-            Diagnostic::error("`type=tar` holds one platform")
-                .hint("use `type=local`, or build one platform"),
-        ));
-    }
-    for output in &graph.outputs {
-        let below = dest.join(output.platform.to_string().replace('/', "_"));
-        files(
-            graph, solution, machine, output, &below, false, times, task, cancel,
-        )?;
-    }
-    Ok(())
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the last station of a build sees all of it"
-)]
-fn files(
-    graph: &Graph,
-    solution: &Solution,
-    machine: &Machine<'_>,
-    output: &Output,
-    dest: &Path,
-    to_tar: bool,
-    times: Times,
-    task: &Task<'_>,
-    cancel: &Cancel,
-) -> Result<(), Failure> {
-    let chain = solution.chain(graph, output.root);
-    let root = machine
-        .open_root(graph, &chain, cancel)
-        .map_err(|error| failure::step(graph, output.root, error, cancel))?;
-    task.run(
-        format!("write files to {}", dest.display()),
-        |_| match to_tar {
-            true => export::root_tar(&root, dest, times, cancel),
-            false => export::root_directory(&root, dest, times, cancel),
-        },
-    )
 }
 
 fn form<'a>(images: &'a [Images], output: &OutputSpec) -> &'a Images {

@@ -155,7 +155,7 @@ pub(super) fn assemble(
                     )
                 })
                 .collect::<Result<_, _>>()?;
-            let index = (images.len() > 1).then(|| {
+            let index = graph.is_index.then(|| {
                 let manifests: Vec<(Descriptor, Platform)> = images
                     .iter()
                     .map(|image| (image.manifest.clone(), image.platform.clone()))

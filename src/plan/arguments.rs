@@ -5,12 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::PlanInputs;
 use super::environment::Environment;
 use super::epoch::EPOCH;
-use super::report::{Report, Reported};
+use super::report::{Mistake, Report, Reported};
 use super::words::Words;
-use crate::dockerfile::{ArgDeclaration, Dockerfile, Instruction, InstructionKind};
+use crate::dockerfile::{
+    ArgDeclaration, Dockerfile, Instruction, InstructionKind, unknown_frontend,
+};
 use crate::vocab::{Diagnostic, Platform, Spanned, nearest};
 
 const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
+const SYNTAX: &str = "BUILDKIT_SYNTAX";
 const PROXIES: [&str; 5] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -19,17 +23,15 @@ const PROXIES: [&str; 5] = [
     "ALL_PROXY",
 ];
 /// Switches of BuildKit that change nothing here.
-const WITHOUT_EFFECT: [&str; 10] = [
+const WITHOUT_EFFECT: [&str; 8] = [
     "BUILDKIT_BUILD_NAME",
     "BUILDKIT_CACHE_MOUNT_NS",
     "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
     "BUILDKIT_DOCKERFILE_CHECK",
     "BUILDKIT_GIT_ADVICE",
     "BUILDKIT_INLINE_CACHE",
-    "BUILDKIT_MULTI_PLATFORM",
     "BUILDKIT_SBOM_SCAN_CONTEXT",
     "BUILDKIT_SBOM_SCAN_STAGE",
-    "BUILDKIT_SYNTAX",
 ];
 
 /// Names whose declaration sets no variable.
@@ -73,6 +75,24 @@ impl BuildArgs {
         given.unwrap_or("buildkitsandbox").to_owned()
     }
 
+    /// Tells whether an index is wanted even for one platform.
+    pub(super) fn multi_platform(&self) -> Result<bool, Mistake> {
+        match self.get(MULTI_PLATFORM).unwrap_or_default() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+            "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+            other => Err(Box::new(Diagnostic::error(format!(
+                "build argument `{MULTI_PLATFORM}` is neither true nor false: `{other}`"
+            )))),
+        }
+    }
+
+    /// Warns of a frontend that is asked for in the place of the file's own.
+    pub(super) fn warn_of_frontend(&self, report: &mut Report) {
+        if let Some(warning) = self.get(SYNTAX).and_then(unknown_frontend) {
+            report.add(warning.hint(format!("leave `--build-arg {SYNTAX}` out")));
+        }
+    }
+
     /// Returns the proxy variables of RUN, each in both cases. Of two spellings of one name the one in lower case counts.
     pub(super) fn proxies(&self) -> Vec<(String, String)> {
         let mut proxies = Vec::new();
@@ -112,7 +132,7 @@ impl BuildArgs {
             .collect();
         for name in self.0.keys() {
             let is_proxy = PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
-            let known = [EPOCH, HOSTNAME].contains(&name.as_str())
+            let known = [EPOCH, HOSTNAME, MULTI_PLATFORM, SYNTAX].contains(&name.as_str())
                 || is_proxy
                 || PLATFORM_ARGS.contains(&name.as_str());
             if known || declared.contains(name.as_str()) {

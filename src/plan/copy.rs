@@ -131,6 +131,7 @@ impl StageBuilder<'_> {
             parents: copy.parents,
             exclude: expanded.exclude,
             unpack: manner.unpack && !inputs.is_empty(),
+            epoch: self.planning.epoch,
         });
         self.layer(op, inputs, instruction, "", created_by);
         Ok(())

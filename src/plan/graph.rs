@@ -20,7 +20,9 @@ pub struct Graph {
     pub steps: Vec<Step>,
     pub origins: Vec<Origin>,
     pub outputs: Vec<Output>,
-    /// `SOURCE_DATE_EPOCH`: the time of the files that steps make by themselves, and of the images.
+    /// Whether the outputs go into an index, even if there is only one.
+    pub is_index: bool,
+    /// `SOURCE_DATE_EPOCH`: the time of the images.
     pub epoch: Option<i64>,
 }
 
@@ -265,6 +267,8 @@ pub struct Copy {
     pub exclude: Vec<String>,
     /// ADD: unpack sources that are archives.
     pub unpack: bool,
+    /// The time of what the step makes by itself, in seconds since 1970; `None` is the moment.
+    pub epoch: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -295,6 +299,8 @@ pub struct Workdir {
     pub path: String,
     /// USER in effect, which owns the directories that are made; empty is root.
     pub user: String,
+    /// The directories' time, in seconds since 1970; `None` is the moment.
+    pub epoch: Option<i64>,
 }
 
 /// One image that the build makes.

@@ -253,7 +253,11 @@ impl StageBuilder<'_> {
             return Ok(());
         }
         let user = self.state.config.config.user.clone();
-        let op = Op::Workdir(Workdir { path, user });
+        let op = Op::Workdir(Workdir {
+            path,
+            user,
+            epoch: self.planning.epoch,
+        });
         self.layer(op, Vec::new(), instruction, "", created_by);
         Ok(())
     }

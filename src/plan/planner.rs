@@ -58,6 +58,7 @@ pub(super) struct Planning<'a> {
     pub(super) stages: &'a Stages<'a>,
     pub(super) bases: &'a BTreeMap<BaseKey, Base>,
     pub(super) finished: BTreeMap<usize, State>,
+    pub(super) epoch: Option<i64>,
 }
 
 /// Plans a build, or says which bases it must know first. All that can be named are asked for at once; triggers of a base
@@ -104,6 +105,7 @@ fn plan_all(
         given => given,
     };
 
+    let is_index = platforms.len() > 1 || report.take(build_args.multi_platform())?;
     let epoch = {
         // The mistakes of this evaluation are told by the next.
         let globals = Globals::new(
@@ -117,6 +119,7 @@ fn plan_all(
         report.take(epoch::find(inputs, &build_args, &globals))?
     };
     build_args.resolve_epoch(epoch);
+    build_args.warn_of_frontend(report);
 
     let mut targets = Vec::with_capacity(platforms.len());
     let mut wanted: Vec<BaseWanted> = Vec::new();
@@ -167,6 +170,7 @@ fn plan_all(
             stages,
             bases,
             finished: BTreeMap::new(),
+            epoch,
         };
         // Stages use earlier ones only, so their order is one in which each finds what it needs.
         for (&at, fired) in &reach.stages {
@@ -183,6 +187,7 @@ fn plan_all(
         steps,
         origins,
         outputs,
+        is_index,
         epoch,
     }))
 }

@@ -62,7 +62,9 @@ impl State {
                 warn_of_platform(stage, &key.platform, &base.platform, report);
                 State::on_image(stage, base, naming, steps)
             }
-            Source::Directory(name) => State::on_directory(stage, name, naming, steps),
+            Source::Directory(name) => {
+                State::on_directory(stage, name, planning.epoch, naming, steps)
+            }
         };
         if !stage.replaced {
             state.settle();
@@ -108,6 +110,7 @@ impl State {
     fn on_directory(
         stage: &ResolvedStage,
         name: &str,
+        epoch: Option<i64>,
         naming: &mut Naming,
         steps: &mut Steps,
     ) -> State {
@@ -125,6 +128,7 @@ impl State {
             parents: false,
             exclude: Vec::new(),
             unpack: false,
+            epoch,
         });
         let origin = naming.next(&format!("FROM {name}"), Some(stage.span()));
         let step = steps.add(op, vec![scratch, local], origin);

@@ -60,6 +60,7 @@ pub fn write_layer<W: Write>(
             out,
             cancel,
             naming: Naming::Escaped,
+            prefix: Vec::new(),
             times,
             linked: HashMap::new(),
             entries: 0,
@@ -264,6 +265,8 @@ pub(super) struct EntrySink<'a, W: Write> {
     pub(super) out: &'a mut LayerWriter<W>,
     pub(super) cancel: &'a Cancel,
     pub(super) naming: Naming,
+    /// A directory of the archive that all paths are put below; empty for its root.
+    pub(super) prefix: Vec<u8>,
     pub(super) times: Times,
     /// The first path of each file that has several.
     pub(super) linked: HashMap<(u64, u64), Vec<u8>>,
@@ -282,10 +285,22 @@ impl<W: Write> EntrySink<'_, W> {
     /// Writes an entry without content.
     pub(super) fn put(&mut self, mut entry: Entry) -> Result<(), RootfsError> {
         self.entries += 1;
-        entry.mtime = self.times.of(entry.mtime);
+        self.dress(&mut entry);
         self.out
             .entry(&entry, &mut io::empty())
             .during("pack", rooted(&entry.path))
+    }
+
+    /// Makes an entry what the archive shows of it.
+    fn dress(&self, entry: &mut Entry) {
+        entry.mtime = self.times.of(entry.mtime);
+        if self.prefix.is_empty() {
+            return;
+        }
+        entry.path = below(&self.prefix, &entry.path);
+        if let EntryKind::HardLink { target } = &mut entry.kind {
+            *target = below(&self.prefix, target);
+        }
     }
 
     /// Writes what the walk has come to: anything but a directory or socket.
@@ -327,7 +342,7 @@ impl<W: Write> EntrySink<'_, W> {
         let xattrs = xattr::read_content(&file, self.naming)
             .during("read the attributes of", rooted(path))?;
         let mut entry = entry(path, stat, EntryKind::File { size: stat.size }, xattrs);
-        entry.mtime = self.times.of(entry.mtime);
+        self.dress(&mut entry);
         self.entries += 1;
         self.bytes += stat.size;
         let mut content = Cancellable {
@@ -337,6 +352,13 @@ impl<W: Write> EntrySink<'_, W> {
         let packed = self.out.entry(&entry, &mut content);
         self.check_cancelled()?;
         packed.during("pack", rooted(path))
+    }
+}
+
+fn below(prefix: &[u8], path: &[u8]) -> Vec<u8> {
+    match path {
+        b"" => prefix.to_vec(),
+        path => [prefix, b"/", path].concat(),
     }
 }
 

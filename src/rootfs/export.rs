@@ -22,7 +22,7 @@ use super::remove::remove_at;
 use super::resolve::{READ_DIRECTORY, open_directory_beneath};
 use super::stat::{FileKind, Stat};
 use super::times::Times;
-use super::tree::{Tree, stat_at, times};
+use super::tree::{Tree, stat_at, stat_of, times};
 use super::walk::{Visit, Walk};
 use super::xattr::{self, Naming};
 
@@ -37,9 +37,11 @@ pub struct ExportStats {
     pub sockets: u64,
 }
 
-/// Writes every file of a root, in sorted order; the root itself has no entry. The archive is not finished.
+/// Writes every file of a root, in sorted order, below the directory `prefix` of the archive. The root itself has no entry, unless
+/// it is that directory. The archive is not finished.
 pub fn write_tree<W: Write>(
     root: &Tree,
+    prefix: &str,
     times: Times,
     out: &mut LayerWriter<W>,
     cancel: &Cancel,
@@ -49,12 +51,17 @@ pub fn write_tree<W: Write>(
         out,
         cancel,
         naming,
+        prefix: prefix.as_bytes().to_vec(),
         times,
         linked: HashMap::new(),
         entries: 0,
         bytes: 0,
     };
     let mut walk = Walk::new(root.as_fd()).during("list", "/")?;
+    if !prefix.is_empty() {
+        let stat = stat_of(walk.directory()).during("stat", "/")?;
+        sink.put(entry(b"", &stat, EntryKind::Directory, Default::default()))?;
+    }
     let mut sockets = 0;
     while let Some(visit) = walk.next().during("read", rooted(walk.path()))? {
         let Visit::Entry(stat) = visit else {

@@ -161,6 +161,7 @@ pub(super) fn workdir_key(workdir: &Workdir, root: ResultId) -> Key {
         .add("root", &root.to_string())
         .add("path", &workdir.path)
         .add("user", &workdir.user)
+        .list("epoch", workdir.epoch.map(|seconds| seconds.to_string()))
         .finish()
 }
 
@@ -216,6 +217,7 @@ pub(super) fn copy_key(copy: &Copy, root: ResultId, identities: &[SourceIdentity
         .add("parents", if copy.parents { "yes" } else { "no" })
         .list("exclude", &copy.exclude)
         .add("unpack", if copy.unpack { "yes" } else { "no" })
+        .list("epoch", copy.epoch.map(|seconds| seconds.to_string()))
         .finish()
 }
 

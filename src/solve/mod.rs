@@ -16,8 +16,8 @@
 //! | git | – | commit, subdirectory, submodules, whether `.git` is kept |
 //! | http | – | digest, name, time |
 //! | run | root, argv, env, cwd, user, network, security, hosts, host name, shm size, ulimits, scripts, mounts, devices | key + a random number per execution |
-//! | workdir | root, path, user | the key |
-//! | copy | root, sources, destination, chown, chmod, parents, exclude, unpack; local sources by content digest | the content key |
+//! | workdir | root, path, user, epoch | the key |
+//! | copy | root, sources, destination, chown, chmod, parents, exclude, unpack, epoch; local sources by content digest | the content key |
 //! | copy --link | the same without the root | root + the content key |
 //!
 //! Because a copy's result ID is its content key, a compile stage that was rebuilt and made the same files leaves every later

@@ -159,6 +159,7 @@ impl Builder {
             parents: false,
             exclude: Vec::new(),
             unpack: false,
+            epoch: None,
         };
         self.add(Op::Copy(copy), &[root, from])
     }
@@ -197,6 +198,7 @@ impl Builder {
             steps: self.0,
             origins,
             outputs: vec![output],
+            is_index: false,
             epoch: None,
         }
     }
@@ -386,6 +388,7 @@ fn workdir_user_enters_the_key() {
             &Workdir {
                 path: "/a".to_owned(),
                 user: user.to_owned(),
+                epoch: None,
             },
             keys::scratch_result(),
         )

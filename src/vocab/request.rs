@@ -189,9 +189,19 @@ pub enum OutputSpec {
         writing: ImageWriting,
     },
     /// `type=tar,dest=…`: the root file system. `dest` `-` is standard output.
-    Tar { dest: PathBuf, epoch: Epoch },
+    Tar {
+        dest: PathBuf,
+        epoch: Epoch,
+        /// `platform-split=…`: a directory for each platform. `None`: where there are several.
+        split: Option<bool>,
+    },
     /// `type=local,dest=…`: the root file system as a directory.
-    Local { dest: PathBuf, epoch: Epoch },
+    Local {
+        dest: PathBuf,
+        epoch: Epoch,
+        /// As for `Tar`.
+        split: Option<bool>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

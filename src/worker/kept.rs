@@ -138,6 +138,7 @@ mod tests {
         let op = Op::Workdir(Workdir {
             path: path.to_owned(),
             user: String::new(),
+            epoch: None,
         });
         Place::of(&op, &BTreeMap::new(), GZIP)
     }

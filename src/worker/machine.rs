@@ -25,7 +25,7 @@ pub struct Setup {
     pub forms: Vec<LayerForm>,
     /// Threads that may be busy at once for one layer.
     pub threads: usize,
-    /// The time of the files that a step makes by itself, and of the image, where the user set it.
+    /// The time of working directories that a RUN has to make; where the user set one.
     pub epoch: Option<i64>,
 }
 

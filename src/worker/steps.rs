@@ -38,7 +38,7 @@ impl Machine<'_> {
         let tree = root.tree()?;
         let user = lookup_user(&tree, &run.user).map_err(|error| user_failed(&error))?;
         // A base may name a working directory that it does not have, and a step may have removed it.
-        tree.make_dirs(run.cwd.as_bytes(), (0, 0), 0o755, self.epoch())
+        tree.make_dirs(run.cwd.as_bytes(), (0, 0), 0o755, mtime(self.setup.epoch))
             .map_err(|error| workdir_failed(&run.cwd, &error))?;
         drop(tree);
 
@@ -123,7 +123,7 @@ impl Machine<'_> {
         let tree = root.tree()?;
         let user = lookup_user(&tree, &workdir.user).map_err(|error| user_failed(&error))?;
         let owner = (user.uid, user.gid);
-        tree.make_dirs(workdir.path.as_bytes(), owner, 0o755, self.epoch())
+        tree.make_dirs(workdir.path.as_bytes(), owner, 0o755, mtime(workdir.epoch))
             .map_err(|error| workdir_failed(&workdir.path, &error))?;
         drop((tree, root));
         self.seal(job, layer)
@@ -175,7 +175,7 @@ impl Machine<'_> {
             chmod: chmod.as_ref(),
             link: step.link,
             parents: step.parents,
-            epoch: self.setup.epoch.map(Timestamp::from_seconds),
+            epoch: step.epoch.map(Timestamp::from_seconds),
             now: now(),
         };
         let place = |items: &mut Vec<Item<'_>>| {
@@ -205,7 +205,7 @@ impl Machine<'_> {
                     }
                     let mut tar = Guarded::new(tar, job.cancel);
                     let destination = step.destination.as_bytes();
-                    rootfs::extract_archive(&mut tar, &tree, destination, owner, self.epoch())
+                    rootfs::extract_archive(&mut tar, &tree, destination, owner, mtime(step.epoch))
                         .map_err(|error| {
                             StepError::new(ExitCode::Step, format!("cannot unpack `{name}`"))
                                 .caused_by(&error)
@@ -255,14 +255,6 @@ impl Machine<'_> {
         Ok(opened)
     }
 
-    /// The time of what has none in a source, if the build is to be the same whenever it is made.
-    fn epoch(&self) -> Option<Mtime> {
-        self.setup.epoch.map(|seconds| Mtime {
-            seconds,
-            nanoseconds: 0,
-        })
-    }
-
     fn new_layer(&self) -> Result<PendingLayer, StepError> {
         self.store
             .new_layer()
@@ -305,6 +297,13 @@ impl Machine<'_> {
             size,
         })
     }
+}
+
+fn mtime(seconds: Option<i64>) -> Option<Mtime> {
+    seconds.map(|seconds| Mtime {
+        seconds,
+        nanoseconds: 0,
+    })
 }
 
 /// Returns the present moment.

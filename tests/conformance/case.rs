@@ -33,6 +33,14 @@ pub(crate) struct Case {
     pub(crate) git: Vec<(String, String)>,
     pub(crate) setup: Option<String>,
     pub(crate) args: Vec<String>,
+    /// Variables of the builder, `NAME=VALUE`.
+    pub(crate) env: Vec<String>,
+    /// The file that is its standard input.
+    pub(crate) stdin: Option<String>,
+    /// What is built instead of the folder `context`.
+    pub(crate) built: Option<String>,
+    /// Run after the build; its failure is the case's.
+    pub(crate) check: Option<String>,
     pub(crate) change: Option<String>,
     pub(crate) change_args: Vec<String>,
     pub(crate) want: Want,
@@ -59,6 +67,8 @@ pub(crate) struct Want {
     /// Exit code, and what the error says.
     pub(crate) error: Option<(i32, Vec<String>)>,
     pub(crate) again: Option<Vec<String>>,
+    /// The platforms of an index.
+    pub(crate) index: Option<Vec<String>>,
 }
 
 impl Want {
@@ -72,6 +82,7 @@ impl Want {
             && self.warnings.is_none()
             && self.error.is_none()
             && self.again.is_none()
+            && self.index.is_none()
     }
 }
 
@@ -151,7 +162,7 @@ fn case(lines: &[&str], start: usize) -> Result<Case, String> {
     let wants_nothing = if case.unsupported.is_some() {
         case.want.error.is_none()
     } else {
-        case.want.is_empty()
+        case.want.is_empty() && case.check.is_none()
     };
     if wants_nothing {
         return fail(start, format!("`{}` wants nothing", case.name));
@@ -190,6 +201,13 @@ impl Part<'_> {
                 case.args = self.lines();
                 Ok(())
             }
+            ("env", "") => {
+                case.env = self.lines();
+                Ok(())
+            }
+            ("stdin", path) => once(&mut case.stdin, self.remark(path)?),
+            ("built", what) => once(&mut case.built, self.remark(what)?),
+            ("check", "") => once(&mut case.check, self.text()),
             ("git", name) if !name.is_empty() => {
                 case.git.push((name.to_owned(), self.text()));
                 Ok(())
@@ -223,6 +241,7 @@ impl Part<'_> {
             ("times", None) => once(&mut want.times, self.lines()),
             ("output", None) => once(&mut want.output, self.lines()),
             ("warning", None) => once(&mut want.warnings, self.lines()),
+            ("index", None) => once(&mut want.index, self.lines()),
             ("again", None) => once(&mut want.again, self.lines()),
             ("error", Some(code)) => once(&mut want.error, (code, self.lines())),
             ("layers", Some(count)) => once(

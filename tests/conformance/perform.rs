@@ -112,7 +112,16 @@ pub(crate) fn perform(case: &Case, shared: &Shared, bless: bool) -> Blessed {
         wrong.extend(output_differs(&bench.all_filled(lines), &ran.stderr));
     }
     if code == 0 {
-        let image = lab.saved(&case.name);
+        let mut images = lab.saved_all(&case.name);
+        if let Some(platforms) = &want.index {
+            let found: Vec<String> = images.iter().map(Image::platform).collect();
+            if !lab.is_index(&case.name) {
+                wrong.push("it is no index".to_owned());
+            } else if found != *platforms {
+                wrong.push(format!("the index has {found:?}, wanted {platforms:?}"));
+            }
+        }
+        let image = images.pop().expect("an image was made");
         let built = Built::new(&image, &bases.iter().collect::<Vec<_>>());
         let mut compare = |block: &Option<Block>, found: Vec<String>, what: &str| {
             let Some(block) = block else { return };
@@ -143,6 +152,9 @@ pub(crate) fn perform(case: &Case, shared: &Shared, bless: bool) -> Blessed {
             wrong.extend(time_differs(line, &built, started.as_secs() as i64));
         }
     }
+    if let Some(script) = &case.check {
+        shell(&bench.folder, &bench.filled(script));
+    }
     if let Some(steps) = &want.again {
         if let Some(script) = &case.change {
             shell(&bench.folder, &bench.filled(script));
@@ -164,6 +176,9 @@ struct Bench<'a> {
     lab: &'a Lab,
     folder: std::path::PathBuf,
     server: Option<Server>,
+    env: Vec<String>,
+    stdin: Option<std::path::PathBuf>,
+    built: Option<String>,
 }
 
 impl Bench<'_> {
@@ -173,10 +188,13 @@ impl Bench<'_> {
         let is_served =
             !case.git.is_empty() || case.files.iter().any(|file| file.path.starts_with("http/"));
         let server = is_served.then(|| Server::start(folder.join("http")));
-        let bench = Bench {
+        let mut bench = Bench {
             lab,
             folder,
             server,
+            env: Vec::new(),
+            stdin: None,
+            built: None,
         };
         for file in &case.files {
             let path = bench.folder.join(&file.path);
@@ -198,6 +216,9 @@ impl Bench<'_> {
         if let Some(script) = &case.setup {
             shell(&bench.folder, &bench.filled(script));
         }
+        bench.env = case.env.iter().map(|pair| bench.filled(pair)).collect();
+        bench.stdin = case.stdin.as_ref().map(|path| bench.folder.join(path));
+        bench.built = case.built.as_ref().map(|what| bench.filled(what));
         bench
     }
 
@@ -211,8 +232,18 @@ impl Bench<'_> {
         let mut command = self.lab.command();
         // Far beyond what a case takes: it only ends what hangs.
         command.args(["build", "--progress=plain", "--timeout=5m"]);
-        command.args(args).arg(self.folder.join("context"));
+        let context = || self.folder.join("context").display().to_string();
+        command
+            .args(args)
+            .arg(self.built.clone().unwrap_or_else(context));
         command.current_dir(&self.folder);
+        for pair in &self.env {
+            let (name, value) = pair.split_once('=').expect("`NAME=VALUE`");
+            command.env(name, value);
+        }
+        if let Some(path) = &self.stdin {
+            command.stdin(fs::File::open(path).unwrap());
+        }
         Ran::of(command.output().unwrap())
     }
 

@@ -32,6 +32,13 @@ pub struct Image {
 impl Image {
     /// Reads the only image of a layout.
     pub fn read(layout: &Path) -> Image {
+        let mut images = Image::read_all(layout);
+        assert_eq!(images.len(), 1, "one image");
+        images.remove(0)
+    }
+
+    /// Reads the images of the only index of a layout, or its only image.
+    pub fn read_all(layout: &Path) -> Vec<Image> {
         let marker: Value = json(&fs::read(layout.join("oci-layout")).unwrap());
         assert_eq!(marker["imageLayoutVersion"], "1.0.0");
         let index: Value = json(&fs::read(layout.join("index.json")).unwrap());
@@ -44,7 +51,28 @@ impl Image {
                 .all(|entry| entry["digest"] == first["digest"]),
             "one image: {index}"
         );
-        Image::of(layout, first)
+        let media_type = first["mediaType"].as_str().unwrap();
+        if !media_type.contains("index") && !media_type.contains("list") {
+            return vec![Image::of(layout, first)];
+        }
+        let inner: Value = json(&blob(layout, first));
+        assert_eq!(inner["mediaType"], media_type);
+        let descriptors = inner["manifests"].as_array().unwrap();
+        let images = descriptors.iter().map(|descriptor| {
+            let image = Image::of(layout, descriptor);
+            let platform = &descriptor["platform"];
+            for key in ["os", "architecture", "variant"] {
+                assert_eq!(platform[key], image.config[key], "{key} of {descriptor}");
+            }
+            image
+        });
+        images.collect()
+    }
+
+    /// Returns `os/architecture[/variant]` as the config has it.
+    pub fn platform(&self) -> String {
+        let parts = ["os", "architecture", "variant"].map(|key| self.config[key].as_str());
+        parts.into_iter().flatten().collect::<Vec<_>>().join("/")
     }
 
     fn of(layout: &Path, descriptor: &Value) -> Image {

@@ -129,6 +129,13 @@ impl Lab {
 
     /// Reads an image of the state directory.
     pub fn saved(&self, name: &str) -> Image {
+        let mut images = self.saved_all(name);
+        assert_eq!(images.len(), 1, "one image");
+        images.remove(0)
+    }
+
+    /// Reads the images of an index, or the one that is there.
+    pub fn saved_all(&self, name: &str) -> Vec<Image> {
         let out = tempfile::Builder::new()
             .prefix("layout-")
             .tempdir_in(self.directory.path())
@@ -142,7 +149,12 @@ impl Lab {
             name,
         ])
         .succeeds();
-        Image::read(&layout)
+        Image::read_all(&layout)
+    }
+
+    pub fn is_index(&self, name: &str) -> bool {
+        let media_type = &self.inspect(name)[0]["mediaType"];
+        media_type.as_str().unwrap().contains("index")
     }
 
     /// Runs with something on standard input.

@@ -539,7 +539,14 @@ fn a_whole_tree_is_written_and_reads_back_as_itself() {
     let tree = read_only(&layers);
     let mut out =
         crate::layer::LayerWriter::new(Vec::new(), crate::vocab::Compression::Uncompressed, 1);
-    let stats = write_tree(&tree, Times::Kept, &mut out, &crate::vocab::Cancel::new()).unwrap();
+    let stats = write_tree(
+        &tree,
+        "",
+        Times::Kept,
+        &mut out,
+        &crate::vocab::Cancel::new(),
+    )
+    .unwrap();
     let tar = out.finish().unwrap().0;
     assert_eq!(stats.entries, 7);
     let whole = read_only(&[room.apply(&tar, "whole")]);
