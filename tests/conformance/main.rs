@@ -172,6 +172,9 @@ impl Suite<'_> {
             Test::Check("what_is_not_known_is_refused", |_| {
                 case::refuses_what_it_does_not_know();
             }),
+            Test::Check("what_is_given_is_served", |_| {
+                serve::serves_what_it_is_given()
+            }),
             Test::Check("the_page_says_what_the_cases_say", |suite| {
                 suite.page_is_fresh()
             }),
@@ -209,18 +212,18 @@ impl Suite<'_> {
     }
 
     fn page_is_fresh(&self) {
+        let (page, path) = self.page();
+        let is_fresh = fs::read_to_string(&path).is_ok_and(|now| now == page);
+        assert!(
+            self.is_blessed || is_fresh,
+            "docs/dockerfile.md is not what the cases say: BUILDER_TEST_BLESS=1 cargo test --test conformance page"
+        );
+    }
+
+    fn page(&self) -> (String, PathBuf) {
         let sections: Vec<&Section> = self.files.iter().flat_map(|file| &file.section).collect();
-        let page = table::page(&sections);
         let path = Path::new(ROOT).join("docs/dockerfile.md");
-        let now = fs::read_to_string(&path).unwrap_or_default();
-        if self.is_blessed && page != now {
-            fs::write(&path, page).unwrap();
-        } else {
-            assert!(
-                page == now,
-                "docs/dockerfile.md is not what the cases say: BUILDER_TEST_BLESS=1 cargo test --test conformance page"
-            );
-        }
+        (table::page(&sections), path)
     }
 
     fn perform(&self, test: &Test<'_>) {
@@ -236,7 +239,13 @@ impl Suite<'_> {
         }
     }
 
+    /// Writes what was asked for with `BUILDER_TEST_BLESS=1`: the page, and the listings that differ.
     fn write_blessed(&self) {
+        if !self.is_blessed {
+            return;
+        }
+        let (page, path) = self.page();
+        fs::write(path, page).unwrap();
         let blessed = std::mem::take(&mut *self.blessed.lock().unwrap());
         for (path, blocks) in blessed {
             let file = self.files.iter().find(|file| file.path == path);

@@ -31,8 +31,11 @@ impl Server {
                 if told.load(Ordering::SeqCst) {
                     return;
                 }
-                // A client that goes away is its own business.
-                drop(stream.and_then(|stream| answer(stream, &folder)));
+                let folder = folder.clone();
+                // One thread each: a client may hold a connection that it does not use. One that goes away is its own business.
+                std::thread::spawn(move || {
+                    drop(stream.and_then(|stream| answer(stream, &folder)));
+                });
             }
         });
         Server {
@@ -167,4 +170,62 @@ pub(crate) fn shell(directory: &Path, script: &str) {
         "the script failed: {script}\n{}",
         String::from_utf8_lossy(&ran.stderr)
     );
+}
+
+/// Shows that what is put into the folder comes back as told.
+pub(crate) fn serves_what_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let http = folder.path().join("http");
+    fs::create_dir_all(http.join("d")).unwrap();
+    fs::write(
+        http.join("d/f"),
+        "!header ETag: \"1\"\n!header X-Y: a: b\nbody\n",
+    )
+    .unwrap();
+    fs::write(http.join("gone"), "!status 410\n").unwrap();
+    let server = Server::start(http);
+    let check = |request: &str, expected: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        write!(stream, "{request}\r\n\r\n").unwrap();
+        let mut found = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut found).unwrap();
+        assert_eq!(found.replace("\r\n", "|"), expected, "{request}");
+    };
+    let close = "Connection: close|";
+    check(
+        "GET /d/f?query HTTP/1.1",
+        &format!("HTTP/1.1 200 -|{close}etag: \"1\"|x-y: a: b|Content-Length: 5||body\n"),
+    );
+    check(
+        "GET /d/f HTTP/1.1\r\nIf-None-Match: \"1\"",
+        &format!("HTTP/1.1 304 -|{close}etag: \"1\"|x-y: a: b||"),
+    );
+    check(
+        "HEAD /d/f HTTP/1.1\r\nIf-None-Match: \"2\"",
+        &format!("HTTP/1.1 200 -|{close}etag: \"1\"|x-y: a: b|Content-Length: 5||"),
+    );
+    check(
+        "GET /gone HTTP/1.1",
+        &format!("HTTP/1.1 410 -|{close}Content-Length: 0||"),
+    );
+    check(
+        "GET /../secret HTTP/1.1",
+        &format!("HTTP/1.1 404 -|{close}Content-Length: 10||not found\n"),
+    );
+    if crate::support::power::program("git").is_none() {
+        return crate::support::power::not_run("needs git");
+    }
+    let script = "echo f > f && git add f && git commit -q -m one && git tag v1";
+    repository(folder.path(), "r", script);
+    for url in [
+        format!("{}/git/r.git", server.url()),
+        format!("file://{}/http/git/r.git", folder.path().display()),
+    ] {
+        shell(
+            folder.path(),
+            &format!(
+                "rm -rf clone && git clone -q -b v1 {url} clone && test \"$(cat clone/f)\" = f"
+            ),
+        );
+    }
 }
