@@ -1,5 +1,6 @@
 //! The syntax of a Dockerfile, as written: words are not expanded, names are not resolved.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::vocab::{Span, Spanned};
@@ -16,6 +17,29 @@ pub struct Dockerfile {
     /// `ARG`s before the first `FROM`, an entry per instruction.
     pub global_args: Vec<Spanned<Vec<ArgDeclaration>>>,
     pub stages: Vec<Stage>,
+    /// Comment lines right above instructions, by where the instruction's span starts.
+    pub comments: BTreeMap<usize, Vec<Word>>,
+}
+
+impl Dockerfile {
+    /// Returns the places of all instructions, in no order.
+    pub fn instruction_spans(&self) -> impl Iterator<Item = Span> {
+        let global = self.global_args.iter().map(|arguments| arguments.span);
+        let staged = self.stages.iter().flat_map(|stage| {
+            let own = stage.instructions.iter();
+            std::iter::once(stage.from.span).chain(own.map(|instruction| instruction.span))
+        });
+        global.chain(staged)
+    }
+
+    /// Returns what the comment above the instruction at `span` says of `name`: the rest of the line that begins with it.
+    pub fn description(&self, span: Span, name: &str) -> Option<&str> {
+        let comments = self.comments.get(&span.start)?;
+        comments.iter().find_map(|comment| {
+            let rest = comment.value.strip_prefix(name)?;
+            rest.strip_prefix(' ').map(str::trim)
+        })
+    }
 }
 
 /// The parser directives at the top; each as written.

@@ -4,13 +4,15 @@
 //! `#!` line, and `syntax` in `//` comments and in a JSON document too, because files for other frontends look so.
 
 use super::lines::BOM;
-use super::{Directives, Word, lint};
+use super::{Directives, Word, checks};
 use crate::vocab::{Diagnostic, Span, Spanned};
 
 /// What the top of a file says.
 pub(super) struct Top {
     pub(super) directives: Directives,
     pub(super) escape: char,
+    /// Where the first line starts that is no directive.
+    pub(super) end: usize,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
@@ -23,6 +25,7 @@ pub(super) fn read(text: &str) -> Top {
     let mut top = Top {
         directives: Directives::default(),
         escape: '\\',
+        end: start,
         diagnostics: Vec::new(),
     };
     // What counts as a directive of the grammar.
@@ -43,12 +46,14 @@ pub(super) fn read(text: &str) -> Top {
         let mut behind = Top {
             directives: Directives::default(),
             escape: '\\',
+            end: start,
             diagnostics: Vec::new(),
         };
         let line_end = text.find('\n').map_or(text.len(), |newline| newline + 1);
         collect(text, line_end, "#", &mut behind);
         top.directives.syntax = behind.directives.syntax;
         top.directives.check = behind.directives.check;
+        top.end = behind.end.max(top.end);
         top.diagnostics.append(&mut behind.diagnostics);
     }
     if top.directives.syntax.is_none() {
@@ -56,7 +61,7 @@ pub(super) fn read(text: &str) -> Top {
     }
     top.diagnostics.extend(check_syntax(&top.directives));
     if let Some(check) = &top.directives.check
-        && let Err(problem) = lint::read_check(&check.value)
+        && let Err(problem) = checks::read(&check.value)
     {
         top.diagnostics
             .push(Diagnostic::error(problem).at(check.span));
@@ -78,6 +83,7 @@ fn collect(text: &str, at: usize, comment: &str, top: &mut Top) {
             "check" => &mut top.directives.check,
             _ => return,
         };
+        top.end = at;
         match place {
             None => *place = Some(value),
             Some(first) => top.diagnostics.push(
@@ -87,6 +93,11 @@ fn collect(text: &str, at: usize, comment: &str, top: &mut Top) {
             ),
         }
     }
+}
+
+/// Reads a comment that has the form of a directive, without its `#`: the key in lower case, and the value.
+pub(super) fn in_comment(comment: &Word) -> Option<(String, Word)> {
+    directive(&comment.value, comment.span.start, "")
 }
 
 /// Reads one line that starts at `at`: the key in lower case, and the value.
@@ -116,6 +127,7 @@ fn foreign_syntax(text: &str, start: usize) -> Option<Word> {
     let mut slashes = Top {
         directives: Directives::default(),
         escape: '\\',
+        end: start,
         diagnostics: Vec::new(),
     };
     collect(text, start, "//", &mut slashes);

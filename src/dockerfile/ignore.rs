@@ -103,6 +103,18 @@ impl IgnorePatterns {
         self.patterns.is_empty()
     }
 
+    /// Tells whether some pattern brings back what others exclude.
+    pub fn has_exceptions(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.brings_back)
+    }
+
+    /// Decides about a source of COPY or ADD as it is written, wildcards taken literally: what a lint can tell without looking
+    /// at files.
+    pub fn decide_source(&self, source: &str) -> Decision {
+        let cleaned = clean(source);
+        self.decide(cleaned.trim_start_matches('/').as_bytes())
+    }
+
     /// Decides about a path (relative, clean). The root itself, `""`, is never excluded.
     pub fn decide(&self, path: &[u8]) -> Decision {
         if path.is_empty() {

@@ -119,6 +119,13 @@ pub(super) struct Logical {
     pub(super) line: Joined,
     /// The empty lines inside a continuation.
     pub(super) empty_continuations: Vec<Span>,
+    /// The comment lines right above, without `#` and trimmed. Blank lines, empty comments and directives end such a block.
+    pub(super) comments: Vec<Word>,
+    /// The physical lines that were joined, without the end of the last one. Comments and blank lines that a continuation ran
+    /// into belong to them.
+    pub(super) extent: Span,
+    /// The last of these lines.
+    pub(super) last_line: Span,
 }
 
 /// Goes through a file once.
@@ -126,16 +133,31 @@ pub(super) struct Lines<'a> {
     text: &'a str,
     at: usize,
     escape: char,
+    /// Lines before this are directives, which are nobody's comments.
+    directives_end: usize,
+    /// Where the last physical line ends.
+    line_end: usize,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(text: &'a str, escape: char) -> Lines<'a> {
+    pub(super) fn new(text: &'a str, escape: char, directives_end: usize) -> Lines<'a> {
         let at = if text.starts_with(BOM) {
             BOM.len_utf8()
         } else {
             0
         };
-        Lines { text, at, escape }
+        Lines {
+            text,
+            at,
+            escape,
+            directives_end,
+            line_end: at,
+        }
+    }
+
+    /// Returns where the last physical line ends, its line feed left out.
+    pub(super) fn line_end(&self) -> usize {
+        self.line_end
     }
 
     /// Returns where the next physical line starts.
@@ -145,25 +167,40 @@ impl<'a> Lines<'a> {
 
     /// Returns the next instruction's text. Comments and blank lines before it are skipped.
     pub(super) fn next_logical(&mut self) -> Option<Logical> {
+        let mut comments = Vec::new();
         loop {
             let (start, line) = self.next_physical()?;
             let trimmed = line.trim_start();
-            if trimmed.is_empty() || trimmed.starts_with('#') {
-                continue;
+            match trimmed.strip_prefix('#') {
+                Some(comment) if comment.trim().is_empty() => comments.clear(),
+                Some(_) if start < self.directives_end => {}
+                Some(comment) => {
+                    let at = start + (line.len() - comment.trim_start().len());
+                    let comment = comment.trim();
+                    let span = Span::new(at, at + comment.len());
+                    comments.push(Spanned::new(comment.to_owned(), span));
+                }
+                None if trimmed.is_empty() => comments.clear(),
+                None => return Some(self.join(start, line, comments)),
             }
-            return Some(self.join(start + (line.len() - trimmed.len()), trimmed));
         }
     }
 
-    fn join(&mut self, start: usize, first: &str) -> Logical {
+    fn join(&mut self, line_start: usize, first: &str, comments: Vec<Word>) -> Logical {
         let mut line = Joined::new();
         let mut empty_continuations = Vec::new();
-        let mut continued = continuation(first, self.escape);
-        line.push(continued.unwrap_or(first), start);
+        let mut last_start = line_start;
+        let trimmed = first.trim_start();
+        let mut continued = continuation(trimmed, self.escape);
+        line.push(
+            continued.unwrap_or(trimmed),
+            line_start + (first.len() - trimmed.len()),
+        );
         while continued.is_some() {
             let Some((start, next)) = self.next_physical() else {
                 break;
             };
+            last_start = start;
             let trimmed = next.trim_start();
             if trimmed.starts_with('#') {
                 continue;
@@ -178,6 +215,9 @@ impl<'a> Lines<'a> {
         Logical {
             line,
             empty_continuations,
+            comments,
+            extent: Span::new(line_start, self.line_end),
+            last_line: Span::new(last_start, self.line_end),
         }
     }
 
@@ -212,7 +252,9 @@ impl<'a> Lines<'a> {
         let rest = &self.text[start..];
         let length = rest.find('\n').map_or(rest.len(), |newline| newline + 1);
         self.at += length;
-        Some((start, rest[..length].trim_end_matches(['\r', '\n'])))
+        let line = rest[..length].trim_end_matches(['\r', '\n']);
+        self.line_end = start + line.len();
+        Some((start, line))
     }
 }
 
@@ -229,7 +271,7 @@ mod tests {
     use super::*;
 
     fn joined(text: &str) -> Vec<String> {
-        let mut lines = Lines::new(text, '\\');
+        let mut lines = Lines::new(text, '\\', 0);
         std::iter::from_fn(|| lines.next_logical())
             .map(|logical| logical.line.text)
             .collect()
@@ -256,9 +298,48 @@ mod tests {
     }
 
     #[test]
+    fn comments_right_above_belong_to_an_instruction() {
+        for (text, expected) in [
+            ("# a\n#b\nX", vec!["a", "b"]),
+            ("# a\n\n  #  b c \r\nX", vec!["b c"]),
+            ("# a\n#\nX", vec![]),
+            ("# a\nX \\\n# inside\ny", vec!["a"]),
+            ("#\u{e9}\u{a0}\nX", vec!["\u{e9}"]),
+        ] {
+            let logical = Lines::new(text, '\\', 0).next_logical().unwrap();
+            let found: Vec<&str> = logical
+                .comments
+                .iter()
+                .map(|comment| &text[comment.span.start..comment.span.end])
+                .collect();
+            assert_eq!(found, expected, "{text:?}");
+        }
+        let logical = Lines::new("# escape=`\n# a\nX", '`', 11).next_logical();
+        assert_eq!(logical.unwrap().comments.len(), 1);
+    }
+
+    #[test]
+    fn extents_hold_whatever_a_continuation_runs_into() {
+        for (text, extent, last) in [
+            ("\n A b\nC", " A b", " A b"),
+            ("A \\\n# c\n\nb\r\nC", "A \\\n# c\n\nb", "b"),
+            ("A \\\n\n  # c", "A \\\n\n  # c", "  # c"),
+            ("\\\n\n", "\\\n", ""),
+        ] {
+            let logical = Lines::new(text, '\\', 0).next_logical().unwrap();
+            let cut = |span: Span| &text[span.start..span.end];
+            assert_eq!(
+                (cut(logical.extent), cut(logical.last_line)),
+                (extent, last),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
     fn parts_know_their_place() {
         let text = "\u{feff}  A \\\n# x\n bc\n";
-        let mut lines = Lines::new(text, '\\');
+        let mut lines = Lines::new(text, '\\', 0);
         let logical = lines.next_logical().unwrap();
         let part = logical.line.part();
         assert_eq!(part.as_str(), "A  bc");

@@ -1,131 +1,44 @@
-//! The lint rules that syntax alone can tell, and the `check` directive.
+//! The lint rules that syntax alone can tell.
 //!
-//! In: a parsed file. Out: warnings whose codes are BuildKit's rule names. Rules that need values of variables or base images
-//! are the plan's; [`apply_check`] is for those warnings too. Stages that nothing uses are looked at all the same.
+//! In: a parsed file. Out: warnings whose codes are names of `rules`. All stages are looked at, also those that nothing uses.
+//! Rules that depend on values, on base images or on what the target needs are the plan's.
 
 use std::collections::HashMap;
 
 use super::instructions::StageWords;
-use super::{Command, Directives, Dockerfile, InstructionKind, Stage, Word, mount};
-use crate::vocab::{Diagnostic, Severity, Span};
-
-/// Applies `# check=skip=A,B;error=true`: drops the warnings of skipped rules, and makes errors of the others. Diagnostics
-/// without a code are no lints and stay.
-pub fn apply_check(directives: &Directives, diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    // A directive that cannot be read has been told as an error by the parser.
-    let check = directives
-        .check
-        .as_ref()
-        .and_then(|check| read_check(&check.value).ok())
-        .unwrap_or_default();
-    let is_lint = |diagnostic: &Diagnostic| {
-        diagnostic.code.is_some() && diagnostic.severity == Severity::Warning
-    };
-    diagnostics
-        .into_iter()
-        .filter(|diagnostic| {
-            let skipped = diagnostic.code.is_some_and(|code| check.skips(code));
-            !(is_lint(diagnostic) && skipped)
-        })
-        .map(|mut diagnostic| {
-            if check.error && is_lint(&diagnostic) {
-                diagnostic.severity = Severity::Error;
-            }
-            diagnostic
-        })
-        .collect()
-}
-
-/// The meaning of a `check` directive.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Check {
-    skip_all: bool,
-    skip: Vec<String>,
-    error: bool,
-}
-
-impl Check {
-    fn skips(&self, code: &str) -> bool {
-        self.skip_all || self.skip.iter().any(|rule| rule.eq_ignore_ascii_case(code))
-    }
-}
-
-/// Reads the value of a `check` directive, or says what is wrong with it.
-pub(super) fn read_check(value: &str) -> Result<Check, String> {
-    let mut check = Check::default();
-    for option in value.split(';') {
-        let Some((key, value)) = option.split_once('=') else {
-            return Err(format!(
-                "invalid option of the `check` directive: `{option}`"
-            ));
-        };
-        let (key, value) = (key.trim(), value.trim());
-        match key {
-            "skip" => {
-                check.skip_all |= value == "all";
-                check
-                    .skip
-                    .extend(value.split(',').map(|rule| rule.trim().to_owned()));
-            }
-            // Every rule is always on.
-            "experimental" => {}
-            "error" if mount::is_bool(value) => {
-                check.error = matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True");
-            }
-            "error" => {
-                return Err(format!(
-                    "`error` in the `check` directive is either true or false, not `{value}`"
-                ));
-            }
-            other => {
-                return Err(format!(
-                    "unknown option of the `check` directive: `{other}`"
-                ));
-            }
-        }
-    }
-    Ok(check)
-}
+use super::lines::Logical;
+use super::{ArgDeclaration, Dockerfile, InstructionKind, Stage, Word, checks};
+use crate::vocab::{Diagnostic, Span};
 
 /// One warning for the empty lines of one instruction.
-pub(super) fn empty_continuation(empty: &[Span]) -> Option<Diagnostic> {
-    let (first, rest) = empty.split_first()?;
+pub(super) fn empty_continuation(logical: &Logical) -> Option<Diagnostic> {
+    let (first, rest) = logical.empty_continuations.split_first()?;
     let warning = Diagnostic::warning("empty line inside a continued instruction")
         .code("NoEmptyContinuation")
         .at(*first)
         .hint("remove the line, or make it a comment");
-    Some(rest.iter().fold(warning, |warning, span| warning.at(*span)))
+    let warning = rest.iter().fold(warning, |warning, span| warning.at(*span));
+    // Checks in their JSON form speak of this line.
+    Some(warning.label(logical.last_line, "the instruction ends here"))
 }
 
 /// Checks a whole file. `stage_words` has an entry per stage, with a keyword per instruction.
 pub(super) fn check(dockerfile: &Dockerfile, stage_words: &[StageWords]) -> Vec<Diagnostic> {
     let mut lints = Lints::default();
     lints.keyword_casing(stage_words);
-    for words in stage_words {
-        lints.casing_of_from(words);
-    }
-    // What stages hand on to those that build on them.
-    let mut ends: HashMap<&str, Inherited> = HashMap::new();
     let mut names: HashMap<&str, Span> = HashMap::new();
+    for arguments in &dockerfile.global_args {
+        lints.description_of_arguments(dockerfile, arguments.span, &arguments.value);
+    }
     for (stage, words) in dockerfile.stages.iter().zip(stage_words) {
-        let mut state = ends
-            .get(stage.from.value.image.value.to_lowercase().as_str())
-            .copied()
-            .unwrap_or_default();
-        lints.stage(stage, words, &mut state);
+        lints.casing_of_from(words);
         if let Some(name) = &stage.from.value.name {
             lints.stage_name(&name.value, name.span, names.insert(&name.value, name.span));
-            ends.insert(&name.value, state);
+            lints.description(dockerfile, stage.from.span, "FROM", &[&name.value]);
         }
+        lints.instructions(dockerfile, stage, words);
     }
     lints.found
-}
-
-/// What earlier instructions have set, also those of a parent stage.
-#[derive(Clone, Copy, Default)]
-struct Inherited {
-    shell: bool,
-    workdir: bool,
 }
 
 #[derive(Default)]
@@ -206,111 +119,62 @@ impl Lints {
         }
     }
 
-    fn stage(&mut self, stage: &Stage, words: &StageWords, state: &mut Inherited) {
-        let mut once: HashMap<&'static str, Span> = HashMap::new();
+    fn instructions(&mut self, dockerfile: &Dockerfile, stage: &Stage, words: &StageWords) {
         for (instruction, keyword) in stage.instructions.iter().zip(&words.instructions) {
-            let span = keyword.span;
-            let is_single = match &instruction.kind {
-                InstructionKind::Cmd(command) => {
-                    self.shell_form("CMD", command, span, state);
-                    Some("CMD")
+            match &instruction.kind {
+                InstructionKind::Maintainer(_) => self.warn(
+                    "MaintainerDeprecated",
+                    Diagnostic::warning("MAINTAINER is deprecated")
+                        .at(keyword.span)
+                        .hint("use `LABEL org.opencontainers.image.authors=…`"),
+                ),
+                InstructionKind::Arg(arguments) => {
+                    self.description_of_arguments(dockerfile, instruction.span, arguments);
                 }
-                InstructionKind::Entrypoint(command) => {
-                    self.shell_form("ENTRYPOINT", command, span, state);
-                    Some("ENTRYPOINT")
-                }
-                InstructionKind::Healthcheck(_) => Some("HEALTHCHECK"),
-                InstructionKind::Shell(_) => {
-                    state.shell = true;
-                    None
-                }
-                InstructionKind::Maintainer(_) => {
-                    self.warn(
-                        "MaintainerDeprecated",
-                        Diagnostic::warning("MAINTAINER is deprecated")
-                            .at(span)
-                            .hint("use `LABEL org.opencontainers.image.authors=…`"),
-                    );
-                    None
-                }
-                InstructionKind::Workdir(path) => {
-                    self.workdir(&path.value, path.span, state);
-                    None
-                }
-                InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => {
-                    for pair in pairs.iter().filter(|pair| pair.legacy) {
-                        let written = keyword.value.to_ascii_uppercase();
-                        self.warn(
-                            "LegacyKeyValueFormat",
-                            Diagnostic::warning(format!(
-                                "`{written} key=value` should be used instead of `{written} key value`"
-                            ))
-                            .at(pair.key.span.to(pair.value.span)),
-                        );
-                    }
-                    None
-                }
-                InstructionKind::Expose(ports) => {
-                    for port in ports {
-                        self.port(&port.value, port.span);
-                    }
-                    None
-                }
-                _ => None,
-            };
-            if let Some(name) = is_single
-                && let Some(overruled) = once.insert(name, span)
-            {
-                self.warn(
-                    "MultipleInstructionsDisallowed",
-                    Diagnostic::warning(format!(
-                        "{name} is given more than once in the stage: only the last one counts"
-                    ))
-                    .at(overruled)
-                    .label(span, "overruled here"),
-                );
+                _ => {}
             }
         }
     }
 
-    fn shell_form(&mut self, name: &str, command: &Command, span: Span, state: &Inherited) {
-        if matches!(command, Command::Shell(_)) && !state.shell {
-            self.warn(
-                "JSONArgsRecommended",
-                Diagnostic::warning(format!(
-                    "{name} in shell form keeps signals from the program"
-                ))
-                .at(span)
-                .hint(format!("write `{name} [\"program\", \"argument\"]`")),
-            );
-        }
+    fn description_of_arguments(
+        &mut self,
+        dockerfile: &Dockerfile,
+        span: Span,
+        arguments: &[ArgDeclaration],
+    ) {
+        let names: Vec<&str> = arguments
+            .iter()
+            .map(|argument| argument.name.value.as_str())
+            .collect();
+        self.description(dockerfile, span, "ARG", &names);
     }
 
-    fn workdir(&mut self, path: &str, span: Span, state: &mut Inherited) {
-        let start = path.trim_start_matches(['"', '\'']);
-        // What a variable holds is not known here.
-        if !state.workdir && !start.starts_with(['/', '$']) {
-            self.warn(
-                "WorkdirRelativePath",
-                Diagnostic::warning(format!(
-                    "relative WORKDIR `{path}` depends on the base image"
-                ))
-                .at(span),
-            );
-        }
-        state.workdir = true;
-    }
-
-    fn port(&mut self, port: &str, span: Span) {
-        if let Some((_, protocol)) = port.rsplit_once('/')
-            && !protocol.contains(['$', '{', '}'])
-            && protocol != protocol.to_lowercase()
-        {
-            self.warn(
-                "ExposeProtoCasing",
-                Diagnostic::warning(format!("protocol of `{port}` is not in lower case")).at(span),
-            );
-        }
+    /// Warns if the last comment line above what is defined at `span` does not begin with one of its names.
+    fn description(&mut self, dockerfile: &Dockerfile, span: Span, keyword: &str, names: &[&str]) {
+        let comments = dockerfile.comments.get(&span.start);
+        let last = comments
+            .into_iter()
+            .flatten()
+            .rfind(|comment| checks::check_value(comment).is_none());
+        let Some(comment) = last else {
+            return;
+        };
+        let first_word = comment.value.split(' ').next().unwrap_or_default();
+        let wanted = match names {
+            [] => return,
+            names if names.contains(&first_word) => return,
+            [name] => name,
+            _ => "NAME",
+        };
+        self.warn(
+            "InvalidDefinitionDescription",
+            Diagnostic::warning(format!(
+                "the comment above this {keyword} does not read `# {wanted} description`"
+            ))
+            .at(span)
+            .label(comment.span, "this comment")
+            .hint("put an empty line between them if it is no description"),
+        );
     }
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 mod ast;
+mod checks;
 mod commands;
 mod copies;
 mod directives;
@@ -26,6 +27,7 @@ mod matcher;
 mod mount;
 mod parse;
 mod replace;
+mod rules;
 mod words;
 
 #[cfg(test)]
@@ -36,9 +38,10 @@ pub use ast::{
     HealthcheckTest, Heredoc, Instruction, InstructionKind, KeyValue, MountFlag, Onbuild, Run,
     Stage, Word,
 };
+pub use checks::Checks;
 pub use directives::unknown_frontend;
 pub use expand::{ExpandError, Expanded, expand, expand_heredoc, expand_words};
 pub use glob::{Glob, PatternError};
 pub use ignore::{Decision, IgnorePatterns, ParentMatches};
-pub use lint::apply_check;
 pub use parse::{parse, parse_trigger};
+pub use rules::{RULES, Rule, rule};

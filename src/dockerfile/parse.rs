@@ -3,6 +3,8 @@
 //! In: text. Out: the stages that could be read and every diagnostic, in the order of their places. The file is read to its end
 //! whatever is wrong; a caller goes on only if no diagnostic is an error.
 
+use std::collections::BTreeMap;
+
 use super::heredoc::{self, Mark};
 use super::instructions::{self, Body, Parsed, StageWords};
 use super::lines::{Lines, Logical};
@@ -19,13 +21,14 @@ pub fn parse(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
             escape: top.escape,
             global_args: Vec::new(),
             stages: Vec::new(),
+            comments: BTreeMap::new(),
         },
         stage_words: Vec::new(),
         diagnostics: top.diagnostics,
         told_missing_stage: false,
         has_instructions: false,
     };
-    let mut lines = Lines::new(text, top.escape);
+    let mut lines = Lines::new(text, top.escape, top.end);
     while let Some(logical) = lines.next_logical() {
         file.line(&logical, &mut lines);
     }
@@ -35,7 +38,7 @@ pub fn parse(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
 /// Reads one ONBUILD trigger, whose escape character is always a backslash. Spans are bytes of `text`.
 pub fn parse_trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
-    let mut lines = Lines::new(text, '\\');
+    let mut lines = Lines::new(text, '\\', 0);
     let mut instruction = None;
     while let Some(logical) = lines.next_logical() {
         let Some(line) = Line::read(&logical, &mut lines, &mut diagnostics) else {
@@ -164,12 +167,20 @@ struct File {
 
 impl File {
     fn line(&mut self, logical: &Logical, lines: &mut Lines<'_>) {
-        self.diagnostics
-            .extend(lint::empty_continuation(&logical.empty_continuations));
+        self.diagnostics.extend(lint::empty_continuation(logical));
         let Some(line) = Line::read(logical, lines, &mut self.diagnostics) else {
+            self.diagnostics.push(
+                Diagnostic::error("nothing follows the continuation")
+                    .at(logical.extent)
+                    .hint("remove the escape character at the end of the line"),
+            );
             return;
         };
         self.has_instructions = true;
+        if !logical.comments.is_empty() {
+            let comments = logical.comments.clone();
+            self.dockerfile.comments.insert(line.span.start, comments);
+        }
         let keyword = line.header.keyword;
         let parsed = line.parse(self.dockerfile.escape, &mut self.diagnostics);
         let kind = match parsed {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::image::{ImageConfig, Manifest, parse_config, parse_manifest, select};
 use crate::plan::{
-    Base, BaseKey, BaseLocation, BaseWanted, Graph, PlanInputs, Planned, plan as plan_graph,
+    Base, BaseKey, BaseLocation, BaseWanted, Graph, Linting, PlanInputs, Planned,
+    plan as plan_graph,
 };
 use crate::registry::{Client, Threads};
 use crate::store::Store;
@@ -64,6 +65,10 @@ pub(super) fn plan(
         no_cache_filter: &request.no_cache_filter,
         source_date_epoch: request.source_date_epoch.as_deref(),
         context_time: None,
+        linting: Linting {
+            ignore: inputs.ignore(),
+            ..Linting::default()
+        },
     };
     let client = Client::new(&request.registry, Threads::None).map_err(|error| {
         Failure::new(
@@ -82,16 +87,17 @@ pub(super) fn plan(
             plan_graph(&inputs.dockerfile, &plan_inputs, &bases).map_err(|diagnostics| {
                 Failure {
                     class: ExitCode::Dockerfile,
-                    diagnostics,
+                    diagnostics: inputs.checks.wanted(diagnostics),
                 }
             })?;
         match planned {
             Planned::Ready(graph) => {
-                report(
-                    crate::dockerfile::apply_check(&inputs.dockerfile.directives, diagnostics),
-                    events,
-                )?;
-                return Ok(graph);
+                let warned = report(inputs.checks.wanted(diagnostics), events)?;
+                let warned = inputs.warned.iter().chain(&warned);
+                return match inputs.checks.verdict(warned) {
+                    Some(verdict) => Err(Failure::new(ExitCode::Dockerfile, verdict)),
+                    None => Ok(graph),
+                };
             }
             Planned::Wanted(wanted) => {
                 for base in wanted {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use crate::image::{History, MediaTypes, assemble, complete, layer_media_type};
 use crate::layer::{LayerWriter, TarReader, decompress};
-use crate::plan::{PlanInputs, Planned, plan};
+use crate::plan::{Linting, PlanInputs, Planned, plan};
 use crate::store::Store;
 use crate::vocab::{
     Compression, Descriptor, Diagnostic, DiffId, ExitCode, ImageRef, NetworkMode, Platform,
@@ -144,6 +144,7 @@ fn config(request: &Import) -> Result<crate::image::ImageConfig, Failure> {
         no_cache_filter: &[],
         source_date_epoch: None,
         context_time: None,
+        linting: Linting::default(),
     };
     let (planned, _) = plan(&dockerfile, &inputs, &Default::default()).map_err(wrong)?;
     let Planned::Ready(graph) = planned else {

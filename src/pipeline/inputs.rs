@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::context::ignore_file;
-use crate::dockerfile::{Dockerfile, IgnorePatterns, apply_check, parse};
+use crate::dockerfile::{Checks, Dockerfile, IgnorePatterns, parse};
 use crate::vocab::{
     BuildRequest, ContextSource, Diagnostic, DockerfileSource, Event, EventSink, ExitCode,
     LayerForm, NamedContext, SourceText, Timestamp,
@@ -21,6 +21,10 @@ const DOCKERFILE_LIMIT: u64 = 16 << 20;
 
 pub(super) struct Inputs {
     pub(super) dockerfile: Dockerfile,
+    /// Which lint rules are on.
+    pub(super) checks: Checks,
+    /// Warnings that were told already.
+    pub(super) warned: Vec<Diagnostic>,
     pub(super) now: Timestamp,
     locals: BTreeMap<Option<String>, LocalDirectory>,
 }
@@ -49,7 +53,9 @@ impl Inputs {
         let (source, path) = read_dockerfile(request, context)?;
         events.emit(Event::Source(source.clone()));
         let (dockerfile, diagnostics) = parse(&source.text);
-        report(apply_check(&dockerfile.directives, diagnostics), events)?;
+        let checks = checks(request, &dockerfile)?;
+        let diagnostics = checks.wanted(diagnostics);
+        let warned = report(diagnostics, events)?;
 
         let mut locals = BTreeMap::new();
         locals.insert(None, local(context, path.as_deref())?);
@@ -69,9 +75,16 @@ impl Inputs {
         }
         Ok(Inputs {
             dockerfile,
+            checks,
+            warned,
             now: now(),
             locals,
         })
+    }
+
+    /// Returns what the main context leaves out.
+    pub(super) fn ignore(&self) -> Option<&IgnorePatterns> {
+        self.locals.get(&None)?.ignore.as_ref()
     }
 
     /// Returns what the worker is told.
@@ -86,15 +99,31 @@ impl Inputs {
     }
 }
 
-/// Sends warnings on; fails with all errors if there is one.
-pub(super) fn report(diagnostics: Vec<Diagnostic>, events: &dyn EventSink) -> Result<(), Failure> {
+/// Returns the lint rules that are on: those of the file, or of the build argument that takes their place.
+pub(super) fn checks(request: &BuildRequest, dockerfile: &Dockerfile) -> Result<Checks, Failure> {
+    const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+    let mut given = request.build_args.iter().rev();
+    let given = given.find(|(name, _)| name == ARGUMENT);
+    Checks::new(dockerfile, given.map(|(_, value)| value.as_str())).map_err(|problem| {
+        Failure::new(
+            ExitCode::Usage,
+            Diagnostic::error(format!("build argument {ARGUMENT} cannot be used")).cause(problem),
+        )
+    })
+}
+
+/// Sends warnings on and returns them; fails with all errors if there is one.
+pub(super) fn report(
+    diagnostics: Vec<Diagnostic>,
+    events: &dyn EventSink,
+) -> Result<Vec<Diagnostic>, Failure> {
     let (errors, warnings): (Vec<_>, Vec<_>) =
         diagnostics.into_iter().partition(Diagnostic::is_error);
-    for warning in warnings {
-        events.emit(Event::Diagnostic(warning));
+    for warning in &warnings {
+        events.emit(Event::Diagnostic(warning.clone()));
     }
     if errors.is_empty() {
-        Ok(())
+        Ok(warnings)
     } else {
         Err(Failure {
             class: ExitCode::Dockerfile,

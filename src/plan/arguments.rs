@@ -15,6 +15,8 @@ use crate::vocab::{Diagnostic, Platform, Spanned, nearest};
 const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 const SYNTAX: &str = "BUILDKIT_SYNTAX";
+/// Stands in for the `check` directive; the caller reads it.
+const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
 const PROXIES: [&str; 5] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -23,11 +25,10 @@ const PROXIES: [&str; 5] = [
     "ALL_PROXY",
 ];
 /// Switches of BuildKit that change nothing here.
-const WITHOUT_EFFECT: [&str; 8] = [
+const WITHOUT_EFFECT: [&str; 7] = [
     "BUILDKIT_BUILD_NAME",
     "BUILDKIT_CACHE_MOUNT_NS",
     "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
-    "BUILDKIT_DOCKERFILE_CHECK",
     "BUILDKIT_GIT_ADVICE",
     "BUILDKIT_INLINE_CACHE",
     "BUILDKIT_SBOM_SCAN_CONTEXT",
@@ -132,7 +133,7 @@ impl BuildArgs {
             .collect();
         for name in self.0.keys() {
             let is_proxy = PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
-            let known = [EPOCH, HOSTNAME, MULTI_PLATFORM, SYNTAX].contains(&name.as_str())
+            let known = [EPOCH, HOSTNAME, CHECK, MULTI_PLATFORM, SYNTAX].contains(&name.as_str())
                 || is_proxy
                 || PLATFORM_ARGS.contains(&name.as_str());
             if known || declared.contains(name.as_str()) {

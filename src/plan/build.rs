@@ -2,6 +2,8 @@
 //!
 //! What single instructions do is in `metadata` (those that only change the config), `run` and `copy`.
 
+use std::collections::BTreeMap;
+
 use super::naming::{Naming, shown};
 use super::planner::Planning;
 use super::reach::moved;
@@ -24,6 +26,8 @@ pub(super) struct StageBuilder<'a> {
     pub(super) state: State,
     /// Whether CMD was among this stage's instructions: then ENTRYPOINT leaves it alone.
     pub(super) cmd_is_own: bool,
+    /// Where the last instruction stands of each kind that makes sense once.
+    pub(super) used: BTreeMap<&'static str, Span>,
     /// The FROM whose base has the trigger that is carried out now.
     pub(super) fired_by: Option<Span>,
 }
@@ -56,6 +60,7 @@ pub(super) fn build(
         report,
         naming,
         cmd_is_own: false,
+        used: BTreeMap::new(),
         fired_by: Some(stage.span()),
     };
     for instruction in fired {
@@ -92,10 +97,11 @@ impl<'a> StageBuilder<'a> {
     /// Lends the words of this moment.
     pub(super) fn with_words<T>(&mut self, use_them: impl FnOnce(&Words, &mut Report) -> T) -> T {
         let arguments = &self.state.arguments;
+        let knows_base = self.state.base_is_known;
         let words = Words {
             escape: self.planning.escape,
             values: &self.state.environment,
-            declared: &|name| arguments.iter().any(|(known, _)| known == name),
+            declared: &|name| !knows_base || arguments.iter().any(|(known, _)| known == name),
             at: self.fired_by,
         };
         use_them(&words, self.report)
@@ -133,6 +139,7 @@ impl<'a> StageBuilder<'a> {
 
     /// Carries out one instruction. A mistake in it does not keep the later ones from being looked at.
     fn carry_out(&mut self, instruction: &Instruction) {
+        self.lint(instruction);
         let done = match &instruction.kind {
             InstructionKind::Add(copy, flags) => self.add(copy, flags, instruction),
             InstructionKind::Arg(list) => self.arg(list),

@@ -112,7 +112,8 @@ impl StageBuilder<'_> {
         if !expanded.paths.is_empty() {
             inputs.push(self.tree(copy)?);
         }
-        for (path, _) in expanded.paths {
+        for (path, span) in expanded.paths {
+            self.lint_source(manner.keyword, copy, &path, span);
             // The stage's root is the first input, the tree the second. An empty path is the tree's root.
             let pattern = if path.is_empty() {
                 "/".to_owned()

@@ -23,7 +23,7 @@ impl StageBuilder<'_> {
         let mut texts = Vec::with_capacity(list.len());
         for argument in list {
             let name = &argument.name.value;
-            self.warn_of_secret("ARG", name, argument.name.span);
+            self.lint_name("ARG", name, argument.name.span);
             let value = match (self.planning.build_args.get(name), &argument.default) {
                 (Some(given), _) => Some(given.to_owned()),
                 (None, Some(default)) => Some(self.expand(default)?),
@@ -78,7 +78,7 @@ impl StageBuilder<'_> {
     pub(super) fn env(&mut self, pairs: &[KeyValue]) -> Result<(), Reported> {
         let mut text = String::from("ENV");
         for (name, value, span) in self.pairs("ENV", pairs)? {
-            self.warn_of_secret("ENV", &name, span);
+            self.lint_name("ENV", &name, span);
             text.push_str(&format!(" {name}={value}"));
             self.state.environment.set(&name, &value);
             let env = &mut self.state.config.config.env;
@@ -104,14 +104,7 @@ impl StageBuilder<'_> {
                         return Err(self.refuse(error.at(word.span).cause(reason)));
                     }
                 }
-                if ports::maps_a_host_port(&port) {
-                    let warning = Diagnostic::warning(format!(
-                        "EXPOSE maps no ports: of `{port}` only the container's is recorded"
-                    ));
-                    let span = self.place(word.span);
-                    self.report
-                        .add(warning.code("ExposeInvalidFormat").at(span));
-                }
+                self.lint_port(&port, word.span);
             }
         }
         self.note(format!("EXPOSE [{}]", exposed.join(" ")));
@@ -244,7 +237,9 @@ impl StageBuilder<'_> {
         word: &Word,
         instruction: &Instruction,
     ) -> Result<(), Reported> {
-        let path = paths::resolve(&self.cwd(), &self.expand(word)?);
+        let written = self.expand(word)?;
+        self.lint_workdir(&written, word.span);
+        let path = paths::resolve(&self.cwd(), &written);
         let created_by = format!("WORKDIR {path}");
         self.state.config.config.working_dir.clone_from(&path);
         if path == "/" {
@@ -311,72 +306,9 @@ impl StageBuilder<'_> {
             self.refuse(error.at(span))
         })
     }
-
-    fn warn_of_secret(&mut self, instruction: &str, name: &str, span: Span) {
-        if !names_a_secret(name) {
-            return;
-        }
-        let warning = Diagnostic::warning(format!(
-            "{instruction} should not hold secrets, and `{name}` looks like one"
-        ))
-        .code("SecretsUsedInArgOrEnv")
-        .at(self.place(span))
-        .hint("values of ARG and ENV stay readable in the image and its history");
-        self.report.add(warning);
-    }
 }
 
 /// Returns what stands behind every member of a set in a config.
 fn member() -> Value {
     Value::Object(Map::new())
-}
-
-/// Tells whether one of the words of a name, between `_`, speaks of a secret, and none says that it is not one.
-fn names_a_secret(name: &str) -> bool {
-    const SECRET: [&str; 10] = [
-        "apikey",
-        "auth",
-        "credential",
-        "credentials",
-        "key",
-        "password",
-        "pword",
-        "passwd",
-        "secret",
-        "token",
-    ];
-    const NOT_SECRET: [&str; 3] = ["public", "file", "version"];
-    let name = name.to_lowercase();
-    let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
-    has(&SECRET) && !has(&NOT_SECRET)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::names_a_secret;
-
-    #[test]
-    fn names_of_secrets() {
-        for name in [
-            "API_KEY",
-            "auth",
-            "GITHUB_TOKEN",
-            "secret_message",
-            "MY_PASSWORD_X",
-            "_key_",
-        ] {
-            assert!(names_a_secret(name), "{name}");
-        }
-        for name in [
-            "PUBLIC_KEY",
-            "TOKEN_FILE",
-            "KEY_VERSION",
-            "MONKEY",
-            "AUTHOR",
-            "",
-            "KEYS",
-        ] {
-            assert!(!names_a_secret(name), "{name}");
-        }
-    }
 }

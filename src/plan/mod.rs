@@ -19,6 +19,7 @@ mod environment;
 mod epoch;
 mod gotext;
 mod graph;
+mod lint;
 mod metadata;
 mod naming;
 mod owner;
@@ -41,4 +42,5 @@ pub use graph::{
     HistoryItem, Http, Local, Mount, Op, Origin, Output, Owner, Run, Script, SecretMount, Sharing,
     SshMount, Step, StepId, Tree, Workdir,
 };
+pub use lint::Linting;
 pub use planner::{PlanInputs, Planned, plan};

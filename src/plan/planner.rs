@@ -13,7 +13,7 @@ use super::report::{Report, Reported};
 use super::stages::{Stages, check_defaults, check_references};
 use super::start::State;
 use super::steps::Steps;
-use super::{Base, BaseKey, BaseWanted, Graph, Output};
+use super::{Base, BaseKey, BaseWanted, Graph, Linting, Output};
 use crate::dockerfile::Dockerfile;
 use crate::vocab::{Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
 
@@ -39,6 +39,7 @@ pub struct PlanInputs<'a> {
     pub source_date_epoch: Option<&'a str>,
     /// The time of the main context, in seconds since 1970: of its commit, or as its server says. A directory has none.
     pub context_time: Option<i64>,
+    pub linting: Linting<'a>,
 }
 
 /// What planning comes to.
@@ -140,7 +141,11 @@ fn plan_all(
         let stages = Stages::new(dockerfile, inputs, &globals, platform, report)?;
         check_references(&stages, report);
         let target = report.take(stages.target(inputs.target))?;
-        let reach = Reach::new(&stages, target, bases, report)?;
+        let roots = match inputs.linting.all_stages {
+            true => (0..stages.list.len()).collect(),
+            false => vec![target],
+        };
+        let reach = Reach::new(&stages, roots, bases, report)?;
         for base in &reach.wanted {
             if !wanted.iter().any(|known| known.key == base.key) {
                 wanted.push(base.clone());

@@ -42,11 +42,6 @@ pub(super) fn parse(word: &str) -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// Tells whether a word maps a host's port, which EXPOSE has no use for.
-pub(super) fn maps_a_host_port(word: &str) -> bool {
-    word.contains(':')
-}
-
 fn range(text: &str) -> Result<(u16, u16), String> {
     let refuse = || format!("`{text}` is not a port or a range of ports: wanted 0 to 65535");
     let port = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {

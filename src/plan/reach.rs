@@ -21,16 +21,16 @@ pub(super) struct Reach {
 }
 
 impl Reach {
-    /// Walks from `target` over everything it needs.
+    /// Walks from `targets` over everything they need.
     pub(super) fn new(
         stages: &Stages,
-        target: usize,
+        targets: Vec<usize>,
         bases: &BTreeMap<BaseKey, Base>,
         report: &mut Report,
     ) -> Result<Reach, Reported> {
         let mut reach = Reach::default();
-        let mut queue = vec![target];
-        let mut queued = BTreeSet::from([target]);
+        let mut queued: BTreeSet<usize> = targets.iter().copied().collect();
+        let mut queue = targets;
         let mut failed = false;
         while let Some(at) = queue.pop() {
             match reach.visit(stages, at, bases, report) {

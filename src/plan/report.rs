@@ -1,12 +1,16 @@
 //! What planning has to say, collected so that one run shows all mistakes.
 
-use crate::vocab::Diagnostic;
+use std::collections::HashMap;
+
+use crate::vocab::{Diagnostic, Span};
 
 /// Errors and warnings in the order found; the same one twice (two platforms, two stages from one base) is kept once.
 #[derive(Default)]
 pub(super) struct Report {
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// Where in the two lists stands what points at a place: equal ones are looked for only there.
+    by_place: HashMap<(bool, Option<Span>), Vec<usize>>,
 }
 
 /// An error on its way to the report.
@@ -23,7 +27,13 @@ impl Report {
             true => &mut self.errors,
             false => &mut self.warnings,
         };
-        if !list.contains(&diagnostic) {
+        let place = diagnostic.labels.first().map(|label| label.span);
+        let alike = self
+            .by_place
+            .entry((diagnostic.is_error(), place))
+            .or_default();
+        if !alike.iter().any(|&at| list[at] == diagnostic) {
+            alike.push(list.len());
             list.push(diagnostic);
         }
     }

@@ -35,6 +35,10 @@ pub(super) struct State {
     pub(super) environment: Environment,
     /// Declared arguments, in order; RUN's history names them.
     pub(super) arguments: Vec<(String, Option<String>)>,
+    /// Whether this Dockerfile had a WORKDIR, for a lint.
+    pub(super) workdir_is_set: bool,
+    /// Whether the base's variables are known, for a lint.
+    pub(super) base_is_known: bool,
 }
 
 impl State {
@@ -60,7 +64,10 @@ impl State {
             Source::Image(key) => {
                 let base = planning.base(key);
                 warn_of_platform(stage, &key.platform, &base.platform, report);
-                State::on_image(stage, base, naming, steps)
+                State {
+                    base_is_known: !planning.inputs.linting.unknown.contains(key),
+                    ..State::on_image(stage, base, naming, steps)
+                }
             }
             Source::Directory(name) => {
                 State::on_directory(stage, name, planning.epoch, naming, steps)
@@ -79,6 +86,8 @@ impl State {
             root,
             environment: Environment::default(),
             arguments: Vec::new(),
+            workdir_is_set: false,
+            base_is_known: true,
         }
     }
 

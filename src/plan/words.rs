@@ -44,14 +44,13 @@ impl Words<'_> {
         Ok(expanded.text)
     }
 
-    /// Returns the words that one word stands for, where white space in values separates.
+    /// Returns the words that one word stands for, where white space in values separates. Variables without a value are no
+    /// matter of a lint there.
     pub(super) fn many(&self, word: &Word, report: &mut Report) -> Result<Vec<String>, Reported> {
         let expanded = self.bounded(WORD_LIMIT, |lookup| {
             dockerfile::expand_words(&word.value, self.escape, lookup)
         });
-        let (words, undefined) =
-            report.take(expanded.map_err(|error| self.mistake(word.span, &error)))?;
-        self.warn(word.span, &undefined, report);
+        let (words, _) = report.take(expanded.map_err(|error| self.mistake(word.span, &error)))?;
         Ok(words)
     }
 

@@ -94,7 +94,6 @@ fn flags() {
             error "--link=maybe": flag `--link` is either `true` or `false`
             error "--link=": flag `--link` is either `true` or `false`
             error "--from=x": unknown flag `--from` for ADD (ADD has `--chown`, `--chmod`, `--link`, `--exclude`, `--checksum`, `--unpack`, `--keep-git-dir`)
-            warning[JSONArgsRecommended] "CMD": CMD in shell form keeps signals from the program (write `CMD ["program", "argument"]`)
             error "--x": unknown flag `--x` for CMD (CMD has no flags; write `--` before text that starts with `--`)
             error "--chown": flag `--chown` has no value (write `--chown=…`)
             error "--x": unknown flag `--x` for ENV (ENV has no flags; write `--` before text that starts with `--`)
@@ -145,9 +144,7 @@ fn healthchecks() {
             error "CMD": HEALTHCHECK CMD needs a command
             error "CMD []": HEALTHCHECK CMD needs a command
             error "curl": unknown kind of HEALTHCHECK: `CURL` (write `HEALTHCHECK CMD …` or `HEALTHCHECK NONE`)
-            warning[MultipleInstructionsDisallowed] "HEALTHCHECK": HEALTHCHECK is given more than once in the stage: only the last one counts
             error "x": HEALTHCHECK NONE takes no arguments
-            warning[MultipleInstructionsDisallowed] "HEALTHCHECK": HEALTHCHECK is given more than once in the stage: only the last one counts
             error "1us": invalid value of `--interval`: `1us`: it is shorter than 1ms (durations are written like `30s`, `1m30s` or `500ms`)
             error "x": invalid value of `--timeout`: `x`: not a duration (durations are written like `30s`, `1m30s` or `500ms`)
             error "-1": invalid value of `--retries`: wanted a number that is not negative, found `-1`
