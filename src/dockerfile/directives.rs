@@ -4,7 +4,7 @@
 //! `#!` line, and `syntax` in `//` comments and in a JSON document too, because files for other frontends look so.
 
 use super::lines::BOM;
-use super::{Directives, Word, checks};
+use super::{Directives, Word};
 use crate::vocab::{Diagnostic, Span, Spanned};
 
 /// What the top of a file says.
@@ -60,12 +60,6 @@ pub(super) fn read(text: &str) -> Top {
         top.directives.syntax = foreign_syntax(text, start);
     }
     top.diagnostics.extend(check_syntax(&top.directives));
-    if let Some(check) = &top.directives.check
-        && let Err(problem) = checks::read(&check.value)
-    {
-        top.diagnostics
-            .push(Diagnostic::error(problem).at(check.span));
-    }
     top
 }
 

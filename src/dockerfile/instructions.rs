@@ -240,8 +240,8 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn legacy_key_value(&mut self, arguments: Part<'a>) -> Option<Vec<KeyValue>> {
-        let text = arguments.as_str();
-        let Some(key_end) = text.find(words::is_blank) else {
+        let Some((key, value)) = words::split_legacy(arguments) else {
+            let text = arguments.as_str();
             self.diagnostics.push(
                 Diagnostic::error(format!("`{text}` has no value"))
                     .at(arguments.span())
@@ -249,10 +249,9 @@ impl<'a> Reader<'_, 'a> {
             );
             return None;
         };
-        let value_start = text.len() - text[key_end..].trim_start_matches(words::is_blank).len();
         Some(vec![KeyValue {
-            key: arguments.slice(0..key_end).word(),
-            value: arguments.after(value_start).word(),
+            key: key.word(),
+            value: value.word(),
             legacy: true,
         }])
     }

@@ -9,12 +9,18 @@ use super::heredoc::{self, Mark};
 use super::instructions::{self, Body, Parsed, StageWords};
 use super::lines::{Lines, Logical};
 use super::words::Header;
-use super::{Dockerfile, Heredoc, Instruction, InstructionKind, Stage, directives, lint};
+use super::{Dockerfile, Heredoc, Instruction, InstructionKind, Stage, checks, directives, lint};
 use crate::vocab::{Diagnostic, Span, Spanned};
 
 /// Reads a Dockerfile. All spans are bytes of `text`.
 pub fn parse(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
-    let top = directives::read(text);
+    let mut top = directives::read(text);
+    if let Some(check) = &top.directives.check
+        && let Err(problem) = checks::read(&check.value)
+    {
+        top.diagnostics
+            .push(Diagnostic::error(problem).at(check.span));
+    }
     let mut file = File {
         dockerfile: Dockerfile {
             directives: top.directives,
@@ -76,16 +82,16 @@ pub fn parse_trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> {
 }
 
 /// A logical line with its heredocs.
-struct Line<'a> {
-    header: Header<'a>,
-    bodies: Vec<Body>,
+pub(super) struct Line<'a> {
+    pub(super) header: Header<'a>,
+    pub(super) bodies: Vec<Body>,
     /// Heredocs included.
     span: Span,
 }
 
 impl<'a> Line<'a> {
     /// Cuts the line and reads the bodies that follow it. `None` if there is nothing on it.
-    fn read(
+    pub(super) fn read(
         logical: &'a Logical,
         lines: &mut Lines<'_>,
         diagnostics: &mut Vec<Diagnostic>,

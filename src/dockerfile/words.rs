@@ -188,3 +188,11 @@ pub(super) fn split_equals(part: Part<'_>) -> Option<(Part<'_>, Part<'_>)> {
     let at = part.as_str().find('=')?;
     Some((part.slice(0..at), part.after(at + 1)))
 }
+
+/// Splits `key value with blanks` at the first blanks. `None` where there are none.
+pub(super) fn split_legacy(part: Part<'_>) -> Option<(Part<'_>, Part<'_>)> {
+    let text = part.as_str();
+    let key_end = text.find(is_blank)?;
+    let value_start = text.len() - text[key_end..].trim_start_matches(is_blank).len();
+    Some((part.slice(0..key_end), part.after(value_start)))
+}

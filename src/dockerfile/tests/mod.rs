@@ -5,6 +5,7 @@ mod grammar;
 mod ignoring;
 mod lints;
 mod mistakes;
+mod nodes;
 mod properties;
 
 use std::fmt::Write as _;
