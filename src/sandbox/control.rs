@@ -10,8 +10,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Descriptors in one message at most.
-const DESCRIPTORS: usize = 3;
+/// Descriptors in one message at most; the kernel takes no more.
+pub(super) const DESCRIPTORS: usize = 253;
 /// Instructions longer than this are refused: nothing a build has comes near.
 const LONGEST: u64 = 1 << 30;
 

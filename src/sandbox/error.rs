@@ -115,6 +115,12 @@ pub enum RunError {
         detail: String,
         source: io::Error,
     },
+    #[error("cannot mount at `{target}`")]
+    Mount { target: String, source: io::Error },
+    #[error("cannot mount at `{target}`: {why}")]
+    MountTarget { target: String, why: String },
+    #[error("no emulation of architecture `{name}`")]
+    Architecture { name: String },
     #[error("cannot change to the working directory `{path}`")]
     WorkingDirectory { path: String, source: io::Error },
     #[error("cannot become user {uid}, group {gid}")]
@@ -163,6 +169,27 @@ impl RunError {
                      give the step the default network"
                         .to_owned(),
                 )
+            }
+            RunError::Setup { stage, source, .. } if *stage == Stage::Instance.name() => {
+                Some(match source.raw_os_error() {
+                    Some(libc::ENODEV) => {
+                        "the kernel has no binfmt_misc: run `sudo modprobe binfmt_misc`".to_owned()
+                    }
+                    _ => "Linux 6.7 or newer is needed; on older kernels register the emulator for the whole machine, with the \
+                          flag `F` (package `qemu-user-static`)"
+                        .to_owned(),
+                })
+            }
+            RunError::Setup { stage, .. } if *stage == Stage::UserNamespace.name() => Some(
+                "user namespaces must be allowed in here; a container's seccomp profile may forbid them, or `pivot_root`, \
+                 without which they cannot be made: `--security-opt seccomp=unconfined`"
+                    .to_owned(),
+            ),
+            RunError::Setup { stage, source, .. }
+                if *stage == Stage::Emulator.name()
+                    && source.raw_os_error() == Some(libc::EACCES) =>
+            {
+                Some("the emulator must be executable and on a file system that is not mounted `noexec`".to_owned())
             }
             RunError::Identity { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => {
                 Some("the ranges in /etc/subuid and /etc/subgid are too small for this id".to_owned())

@@ -1,12 +1,13 @@
 //! Init's outer half: makes the mount points and the pid namespace, forks, and stays outside until the command has ended.
 //!
-//! It lives in the builder's namespaces (mount points in use could not be removed from within), in a session of its own. Its only tie to the builder is the socket on its
-//! standard input: instructions and descriptors come in, a pidfd of the inner half and one report go out, and when the other
-//! end closes, for whatever reason, everything ends. Not a parent-death signal: that would follow the builder's thread, and a
-//! command that is a set-user-ID program has none itself.
+//! It lives in the builder's namespaces (mount points in use could not be removed from within), in a session of its own. Its
+//! only tie to the builder is the socket on its standard input: an order and descriptors come in, a pidfd of the inner half
+//! and one report go out, and when the other end closes, for whatever reason, everything ends. Not a parent-death signal: that
+//! would follow the builder's thread, and a command that is a set-user-ID program has none itself. Until the command is
+//! executed the inner half has errands for it.
 
 use std::ffi::CString;
-use std::io::{PipeReader, Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -19,13 +20,15 @@ use rustix::process::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::control;
+use super::emulate::{self, Registered};
+use super::errand::{self, Desk, Errand, Errands};
 use super::inner::{self, Handover};
+use super::instructions::{Instructions, Order};
 use super::mount::Mount;
 use super::report::{At, Failure, Report, Stage};
 use super::role::INIT;
-use super::spec::Instructions;
+use super::stub::Stubs;
 use super::view::{Cgroups, Targets};
-use super::walk::Stubs;
 
 /// Performs the role of init.
 pub(super) fn main() -> ! {
@@ -73,40 +76,95 @@ fn serve(control: &UnixStream) -> i32 {
 /// Returns `None` if the builder left.
 fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failure> {
     let (bytes, fds) = control::receive(control).at(Stage::Instructions, "")?;
-    let wrong = Err(Errno::BADMSG);
-    let Ok([root, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
-        return wrong.at(Stage::Instructions, "descriptors");
-    };
-    let Some(instructions) = Instructions::decode(&bytes) else {
-        return wrong.at(Stage::Instructions, "");
+    let Some(order) = Order::decode(&bytes) else {
+        return Err(Errno::BADMSG).at(Stage::Instructions, "");
     };
     drop(bytes);
+    match order {
+        Order::Run(instructions) => run_command(control, &instructions, fds, stubs),
+        Order::TryEmulation => {
+            supervised(
+                control,
+                Vec::new(),
+                stubs,
+                |_, errands| match emulate::enter(&errands) {
+                    Ok(()) => Report::Exited(0),
+                    Err(failure) => Report::Failed(failure),
+                },
+            )
+        }
+    }
+}
+
+fn run_command(
+    control: &UnixStream,
+    instructions: &Instructions,
+    fds: Vec<OwnedFd>,
+    stubs: &mut Stubs,
+) -> Result<Option<Report>, Failure> {
+    if fds.len() != instructions.descriptors() {
+        return Err(Errno::BADMSG).at(Stage::Instructions, "descriptors");
+    }
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().expect("counted");
+    let (root, stdout, stderr) = (next(), next(), next());
+    let trees = (0..instructions.trees())
+        .map(|_| Mount::from_fd(next()))
+        .collect();
+    let emulators = instructions
+        .emulators
+        .iter()
+        .map(|architecture| (architecture.clone(), next()))
+        .collect();
 
     let cgroups = Cgroups::of_this_machine();
     // SAFETY: not FILES, the flag that the function warns of.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.at(Stage::Namespaces, "pid")?;
-    let targets = Targets::find(root.as_fd(), &instructions, stubs)?;
-    let (status, inner_status) = std::io::pipe().at(Stage::Fork, "pipe")?;
-    let Some(child) = fork().at(Stage::Fork, "")? else {
-        drop(status);
-        let report = inner::become_command(
+    let targets = Targets::find(root.as_fd(), stubs)?;
+    // What the inner half has must end with it, in this process too: the builder reads the output to its end.
+    supervised(control, emulators, stubs, |status, errands| {
+        inner::become_command(
             Handover {
                 root: Mount::from_fd(root),
+                trees,
                 targets,
                 stdout,
                 stderr,
                 cgroups,
-                status: &inner_status,
+                status,
+                errands,
             },
-            &instructions,
-        );
+            instructions,
+        )
+    })
+}
+
+/// Forks the inner half and waits for its end. `inner` is done by it alone, and what it owns is dropped here.
+fn supervised(
+    control: &UnixStream,
+    emulators: Vec<Registered>,
+    stubs: &mut Stubs,
+    inner: impl FnOnce(&PipeWriter, Errands) -> Report,
+) -> Result<Option<Report>, Failure> {
+    let (status, inner_status) = std::io::pipe().at(Stage::Fork, "pipe")?;
+    let (errands, desk) = errand::pair().at(Stage::Fork, "socketpair")?;
+    let Some(child) = fork().at(Stage::Fork, "")? else {
+        drop((status, desk, emulators));
+        let report = inner(&inner_status, errands);
         // If this cannot be written the outer half is gone, and this process with it.
         (&inner_status).write_all(&report.encode()).ok();
         exit(127);
     };
-    // What the inner half has must end with it: the builder reads the output to its end.
-    drop((root, targets, stdout, stderr, inner_status));
-    supervise(control, child, status)
+    drop((inner, errands, inner_status));
+    Supervisor {
+        control,
+        child,
+        desk: Some(desk),
+        emulators,
+        instance: None,
+        stubs,
+    }
+    .supervise(status)
 }
 
 /// Returns the child's pid to the parent, `None` to the child.
@@ -120,64 +178,101 @@ fn fork() -> std::io::Result<Option<Pid>> {
     }
 }
 
-/// Waits for the command's end, or brings it about when the builder leaves.
-fn supervise(
-    control: &UnixStream,
+/// What the outer half is busy with while the inner one lives.
+struct Supervisor<'a> {
+    control: &'a UnixStream,
     child: Pid,
-    status: PipeReader,
-) -> Result<Option<Report>, Failure> {
-    let pidfd = match pidfd_open(child, PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(errno) => {
-            rustix::process::kill_process(child, Signal::KILL).ok();
-            wait(child).ok();
-            return Err(errno).at(Stage::Fork, "pidfd_open");
-        }
-    };
-    // If this process is killed, the builder can still kill the command.
-    let builder_left = control::pass(control, &[0], &[pidfd.as_fd()]).is_err()
-        || wait_for_either(control, pidfd.as_fd());
-    if builder_left {
-        // Fails only if it has ended by itself.
-        pidfd_send_signal(&pidfd, Signal::KILL).ok();
-    }
-    let ended = wait(child).at(Stage::Fork, "wait")?;
-    if builder_left {
-        return Ok(None);
-    }
-    // All writers are gone: this does not block.
-    let mut bytes = Vec::new();
-    let mut status = status;
-    status.read_to_end(&mut bytes).at(Stage::Fork, "status")?;
-    Ok(Some(if bytes.is_empty() {
-        ended
-    } else {
-        Report::decode(&bytes)
-            .ok_or(Errno::BADMSG)
-            .at(Stage::Fork, "status")?
-    }))
+    /// `None` when the inner half has no more errands.
+    desk: Option<Desk>,
+    emulators: Vec<Registered>,
+    /// Keeps the emulators known.
+    instance: Option<Mount>,
+    stubs: &'a mut Stubs,
 }
 
-/// Returns whether the builder left before the command ended.
-fn wait_for_either(control: &UnixStream, pidfd: BorrowedFd<'_>) -> bool {
-    loop {
-        let mut fds = [
-            PollFd::new(control, PollFlags::IN | PollFlags::RDHUP),
-            PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Err(Errno::INTR) => continue,
-            // Cannot happen; ending everything is the safe answer.
-            Err(_) => return true,
-            Ok(_) => {}
+impl Supervisor<'_> {
+    /// Waits for the command's end, or brings it about when the builder leaves.
+    fn supervise(mut self, mut status: PipeReader) -> Result<Option<Report>, Failure> {
+        let pidfd = match pidfd_open(self.child, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                rustix::process::kill_process(self.child, Signal::KILL).ok();
+                wait(self.child).ok();
+                return Err(errno).at(Stage::Fork, "pidfd_open");
+            }
+        };
+        // If this process is killed, the builder can still kill the command.
+        let builder_left = control::pass(self.control, &[0], &[pidfd.as_fd()]).is_err()
+            || self.wait_for_either(pidfd.as_fd());
+        if builder_left {
+            // Fails only if it has ended by itself.
+            pidfd_send_signal(&pidfd, Signal::KILL).ok();
         }
-        if !fds[1].revents().is_empty() {
+        let ended = wait(self.child).at(Stage::Fork, "wait")?;
+        // Its end of the socket is closed, so that this does not block.
+        while self.run_errand() {}
+        if builder_left {
+            return Ok(None);
+        }
+        // All writers are gone: this does not block.
+        let mut bytes = Vec::new();
+        status.read_to_end(&mut bytes).at(Stage::Fork, "status")?;
+        Ok(Some(if bytes.is_empty() {
+            ended
+        } else {
+            Report::decode(&bytes)
+                .ok_or(Errno::BADMSG)
+                .at(Stage::Fork, "status")?
+        }))
+    }
+
+    /// Returns whether the builder left before the command ended. Runs errands meanwhile.
+    fn wait_for_either(&mut self, pidfd: BorrowedFd<'_>) -> bool {
+        loop {
+            let mut fds = Vec::with_capacity(3);
+            fds.push(PollFd::new(self.control, PollFlags::IN | PollFlags::RDHUP));
+            fds.push(PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
+            fds.extend(
+                self.desk
+                    .as_ref()
+                    .map(|desk| PollFd::new(desk, PollFlags::IN)),
+            );
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                // Cannot happen; ending everything is the safe answer.
+                Err(_) => return true,
+                Ok(_) => {}
+            }
+            let [builder, command, errand] =
+                [0, 1, 2].map(|at| fds.get(at).is_some_and(|fd| !fd.revents().is_empty()));
+            if command {
+                return false;
+            }
+            // The builder has nothing more to say: whatever this is, it is the end.
+            if builder {
+                return true;
+            }
+            if errand {
+                self.run_errand();
+            }
+        }
+    }
+
+    /// Runs one errand; returns whether there may be more.
+    fn run_errand(&mut self) -> bool {
+        let Some(desk) = &self.desk else {
             return false;
+        };
+        match desk.take() {
+            Some(Errand::Remember(stub)) => self.stubs.push(stub),
+            Some(Errand::MapIds) => desk.answer(emulate::map_ids(self.child)),
+            Some(Errand::Register(instance)) => {
+                desk.answer(emulate::register(&instance, &self.emulators));
+                self.instance = Some(instance);
+            }
+            None => self.desk = None,
         }
-        // The builder has nothing more to say: whatever this is, it is the end.
-        if !fds[0].revents().is_empty() {
-            return true;
-        }
+        self.desk.is_some()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Init's inner half: pid 1 of the command's namespaces, until it becomes the command.
 //!
 //! It was forked from a single-threaded process, so it may allocate and use everything. The order of its stages is the
-//! point: mounts while the host is in sight, the root changed before anything of it is opened, limits after the last file is
-//! open, the filter while CAP_SYS_ADMIN is still there (so that no_new_privs can stay 0), ids and capabilities last.
+//! point: mounts while the host is in sight, the root changed before anything of it is opened, a user namespace for emulators
+//! when nothing is left to be mounted, limits after the last file is open, the filter while CAP_SYS_ADMIN is still there (so that no_new_privs can stay 0), ids and capabilities last.
 
 use std::io::PipeWriter;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, open, stat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, mkdirat, open, stat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{
@@ -17,21 +17,25 @@ use rustix::process::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::command::Command;
-use super::mount::Mount;
+use super::errand::Errands;
+use super::instructions::Instructions;
+use super::mount::{Mount, mount_id};
 use super::report::{At, Failure, Report, Stage};
-use super::spec::Instructions;
 use super::view::{self, Cgroups, Targets};
-use super::{filter, limits, network, privileges, walk};
+use super::{emulate, filter, limits, network, privileges, walk};
 
 /// What the inner half takes over from the outer one.
 pub(super) struct Handover<'a> {
     pub(super) root: Mount,
+    /// What is mounted of the host's, in the order of the instructions.
+    pub(super) trees: Vec<Mount>,
     pub(super) targets: Targets,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) cgroups: Cgroups,
     /// Where the report goes; its reader lives as long as the outer half.
     pub(super) status: &'a PipeWriter,
+    pub(super) errands: Errands,
 }
 
 /// Becomes the command; returns only if that failed.
@@ -48,7 +52,7 @@ pub(super) fn become_command(handover: Handover<'_>, instructions: &Instructions
     }
 }
 
-fn prepare(handover: Handover<'_>, instructions: &Instructions) -> Result<Command, Failure> {
+fn prepare(mut handover: Handover<'_>, instructions: &Instructions) -> Result<Command, Failure> {
     die_with_parent(handover.status)?;
     // Cannot fail for a process that has just been forked.
     setsid().at(Stage::Parent, "setsid")?;
@@ -56,12 +60,7 @@ fn prepare(handover: Handover<'_>, instructions: &Instructions) -> Result<Comman
     rustix::process::umask(Mode::empty());
 
     make_namespaces(instructions.private_network, handover.cgroups)?;
-    view::build(
-        &handover.root,
-        &handover.targets,
-        instructions,
-        handover.cgroups,
-    )?;
+    let null = view::build(&mut handover, instructions)?;
     let was_pivoted = change_root(&handover.root)?;
     if instructions.private_network {
         network::loopback_up().at(Stage::Loopback, "lo")?;
@@ -69,26 +68,53 @@ fn prepare(handover: Handover<'_>, instructions: &Instructions) -> Result<Comman
     // Some containers forbid it. /etc/hosts has the name all the same.
     nix::unistd::sethostname(&instructions.hostname).ok();
 
-    connect_streams(&handover, instructions.uid)?;
+    connect_streams(&handover, &null, instructions.uid)?;
+    if !instructions.emulators.is_empty() {
+        emulate::enter(&handover.errands)?;
+    }
     enter_working_directory(&instructions.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
 
-    let command = Command::new(&instructions.argv, &instructions.env);
+    let command = Command::new(&instructions.argv, instructions.env.reveal());
     let filter = filter::program();
     close_on_exec_from(3).at(Stage::Streams, "close_range")?;
     limits::apply(&instructions.limits)?;
+    if instructions.insecure {
+        give_all(instructions)?;
+    } else {
+        confine(instructions, was_pivoted, &filter)?;
+    }
+    // A change of ids clears the signal.
+    die_with_parent(handover.status)?;
+    Ok(command)
+}
+
+/// Becomes the user of a command in the sandbox.
+fn confine(
+    instructions: &Instructions,
+    was_pivoted: bool,
+    filter: &[filter::Instruction],
+) -> Result<(), Failure> {
     let kept = privileges::kept(was_pivoted);
     privileges::bound(kept).at(Stage::Capabilities, "")?;
     if !instructions.private_network {
         privileges::leave_abstract_sockets().at(Stage::Filter, "abstract sockets")?;
     }
-    filter::install(&filter).at(Stage::Filter, "")?;
+    filter::install(filter).at(Stage::Filter, "")?;
+    become_user(instructions)?;
+    privileges::limit(instructions.uid, kept).at(Stage::Capabilities, "")
+}
+
+/// Becomes the user of an insecure command.
+fn give_all(instructions: &Instructions) -> Result<(), Failure> {
+    privileges::keep_over_change_of_user().at(Stage::Capabilities, "")?;
+    become_user(instructions)?;
+    privileges::keep_all().at(Stage::Capabilities, "")
+}
+
+fn become_user(instructions: &Instructions) -> Result<(), Failure> {
     privileges::become_user(instructions.uid, instructions.gid, &instructions.groups)
-        .at(Stage::Identity, "")?;
-    privileges::limit(instructions.uid, kept).at(Stage::Capabilities, "")?;
-    // A change of ids clears the signal.
-    die_with_parent(handover.status)?;
-    Ok(command)
+        .at(Stage::Identity, "")
 }
 
 /// Has the kernel kill this process when its parent dies, and makes sure that it has not died before.
@@ -173,14 +199,8 @@ fn change_root(root: &Mount) -> Result<bool, Failure> {
     Ok(was_pivoted)
 }
 
-fn connect_streams(handover: &Handover<'_>, uid: u32) -> Result<(), Failure> {
+fn connect_streams(handover: &Handover<'_>, null: &OwnedFd, uid: u32) -> Result<(), Failure> {
     let stage = Stage::Streams;
-    let null = open(
-        "/dev/null",
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .at(stage, "/dev/null")?;
     for (fd, number) in [
         (null.as_fd(), libc::STDIN_FILENO),
         (handover.stdout.as_fd(), libc::STDOUT_FILENO),
@@ -199,7 +219,8 @@ fn connect_streams(handover: &Handover<'_>, uid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Inside the root and by names alone: `/proc/self/fd/N` leads nowhere (CVE-2024-21626).
+/// Inside the root and by names alone: `/proc/self/fd/N` leads nowhere (CVE-2024-21626). What is missing is made in a mount,
+/// whose owner could not know of it, but not in the root.
 fn enter_working_directory(path: &str) -> Result<(), Failure> {
     let root = open(
         "/",
@@ -208,7 +229,15 @@ fn enter_working_directory(path: &str) -> Result<(), Failure> {
     )
     .at(Stage::WorkingDirectory, "/")?;
     let enter = || {
-        fchdir(walk::find(root.as_fd(), path)?)?;
+        let root_id = mount_id(root.as_fd())?;
+        let directory = walk::walk(root.as_fd(), path, |parent, name, _| {
+            if mount_id(parent)? == root_id {
+                return Err(Errno::NOENT);
+            }
+            mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+            walk::open(parent, name)
+        });
+        fchdir(directory?)?;
         // The kernel says so if it is not below the root.
         let here = rustix::process::getcwd(Vec::new())?;
         if here.as_bytes().starts_with(b"/") {

@@ -1,15 +1,18 @@
 //! What power a command keeps.
 //!
-//! User 0 keeps the capabilities that Docker gives, other users none; set-user-ID programs gain at most the same, since the
+//! A command in the sandbox: user 0 keeps the capabilities that Docker gives, other users none; set-user-ID programs gain at most the same, since the
 //! bounding set holds no others. no_new_privs stays 0, so that `su` and `sudo` work.
+//!
+//! An insecure command: every user has all that the builder has, in every set.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
-    set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 
 /// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD,
@@ -85,6 +88,32 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errn
     set_thread_res_gid(gid, gid, gid)?;
     let uid = Uid::from_raw(uid);
     set_thread_res_uid(uid, uid, uid)
+}
+
+/// Has the change of user leave the capabilities as they are.
+pub(super) fn keep_over_change_of_user() -> Result<(), Errno> {
+    rustix::thread::set_keep_capabilities(true)
+}
+
+/// Gives the command everything that this process has.
+pub(super) fn keep_all() -> Result<(), Errno> {
+    let all = capabilities(None)?.permitted;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: all,
+            permitted: all,
+            inheritable: all,
+        },
+    )?;
+    // What makes them survive the execution of a program by a user other than 0.
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if all.contains(capability) {
+            configure_capability_in_ambient_set(capability, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// Leaves user 0 with `kept`, any other user with nothing.

@@ -28,7 +28,12 @@ pub(super) enum Stage {
     Proc,
     Sys,
     Dev,
+    Device,
     Files,
+    Mounts,
+    ReadOnlyMount,
+    MountInProc,
+    MountOnRoot,
     Hide,
     Pivot,
     Loopback,
@@ -39,10 +44,14 @@ pub(super) enum Stage {
     Identity,
     WorkingDirectory,
     Parent,
+    UserNamespace,
+    Instance,
+    Emulator,
+    Errand,
 }
 
 impl Stage {
-    const ALL: [Stage; 20] = [
+    const ALL: [Stage; 29] = [
         Stage::Instructions,
         Stage::Namespaces,
         Stage::MountPoints,
@@ -52,7 +61,12 @@ impl Stage {
         Stage::Proc,
         Stage::Sys,
         Stage::Dev,
+        Stage::Device,
         Stage::Files,
+        Stage::Mounts,
+        Stage::ReadOnlyMount,
+        Stage::MountInProc,
+        Stage::MountOnRoot,
         Stage::Hide,
         Stage::Pivot,
         Stage::Loopback,
@@ -63,6 +77,10 @@ impl Stage {
         Stage::Identity,
         Stage::WorkingDirectory,
         Stage::Parent,
+        Stage::UserNamespace,
+        Stage::Instance,
+        Stage::Emulator,
+        Stage::Errand,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -76,7 +94,12 @@ impl Stage {
             Stage::Proc => "mount /proc",
             Stage::Sys => "mount /sys",
             Stage::Dev => "mount /dev",
+            Stage::Device => "give the command a device",
             Stage::Files => "mount a file",
+            Stage::Mounts => "mount",
+            Stage::ReadOnlyMount => "make a mount point in a read-only mount",
+            Stage::MountInProc => "mount in /proc",
+            Stage::MountOnRoot => "mount on the root",
             Stage::Hide => "hide a kernel interface",
             Stage::Pivot => "change the root directory",
             Stage::Loopback => "bring up the loopback interface",
@@ -87,6 +110,10 @@ impl Stage {
             Stage::Identity => "change user and group",
             Stage::WorkingDirectory => "change to the working directory",
             Stage::Parent => "tie the command to its parent",
+            Stage::UserNamespace => "create a user namespace for emulation",
+            Stage::Instance => "mount a binfmt_misc of its own for emulation",
+            Stage::Emulator => "register an emulator",
+            Stage::Errand => "reach the other half of init",
         }
     }
 }
@@ -97,6 +124,17 @@ pub(super) struct Failure {
     pub(super) stage: Stage,
     pub(super) detail: String,
     pub(super) errno: i32,
+}
+
+impl Failure {
+    /// Says it without a command.
+    pub(super) fn into_setup(self) -> RunError {
+        RunError::Setup {
+            stage: self.stage.name(),
+            detail: self.detail,
+            source: io::Error::from_raw_os_error(self.errno),
+        }
+    }
 }
 
 /// Names the stage in which a call failed.
@@ -196,7 +234,26 @@ impl Report {
             Report::Signalled(signal) => Ok(Exit::Signal(signal)),
             Report::Failed(failure) => {
                 let source = io::Error::from_raw_os_error(failure.errno);
+                let target = |why: &str| RunError::MountTarget {
+                    target: failure.detail.clone(),
+                    why: why.to_owned(),
+                };
                 Err(match failure.stage {
+                    Stage::Mounts => RunError::Mount {
+                        target: failure.detail,
+                        source,
+                    },
+                    Stage::ReadOnlyMount => {
+                        let (target, mount) = failure.detail.split_once('\0').unwrap_or_default();
+                        RunError::MountTarget {
+                            target: target.to_owned(),
+                            why: format!(
+                                "it does not exist and cannot be made, since it is in `{mount}`, which is mounted read-only"
+                            ),
+                        }
+                    }
+                    Stage::MountInProc => target("it is in /proc"),
+                    Stage::MountOnRoot => target("it is the root"),
                     Stage::WorkingDirectory => RunError::WorkingDirectory {
                         path: spec.cwd.clone(),
                         source,
@@ -206,11 +263,7 @@ impl Report {
                         gid: spec.gid,
                         source,
                     },
-                    stage => RunError::Setup {
-                        stage: stage.name(),
-                        detail: failure.detail,
-                        source,
-                    },
+                    _ => failure.into_setup(),
                 })
             }
             Report::NoCommand { kind, errno } => {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -18,10 +18,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::vocab::{Cancel, Stream};
 
 use super::error::RunError;
+use super::instructions::{Instructions, Order};
 use super::mount::Mount;
 use super::report::{Report, Stage};
 use super::role::INIT;
-use super::spec::{Exit, Instructions, RunSpec};
+use super::spec::{Exit, MountSource, RunSpec};
 use super::{control, enter, executable};
 
 /// How often the flag is looked at.
@@ -50,22 +51,19 @@ pub fn run(
         return Err(RunError::Cancelled);
     }
     let instructions = Instructions::new(&spec)?;
-    let mut running = Running::start(&spec, &instructions)?;
-    drop(instructions);
-    let was_cancelled = running.follow(output, cancel);
-    let status = running.end(output)?;
-    if was_cancelled {
-        return Err(RunError::Cancelled);
+    let running = Running::start(&spec, instructions)?;
+    running.finish(output, cancel)?.into_result(&spec)
+}
+
+/// Tells whether commands can have emulators here; the error says why not. Blocks for as long as an empty command.
+pub fn emulators_work() -> Result<(), RunError> {
+    if !enter::entered() {
+        return Err(RunError::NotEntered);
     }
-    match Report::decode(&running.report) {
-        Some(report) => report.into_result(&spec),
-        None => Err(RunError::Lost {
-            how: match (status.code(), status.signal()) {
-                (Some(code), _) => format!("exit code {code}"),
-                (None, Some(signal)) => format!("signal {signal}"),
-                (None, None) => status.to_string(),
-            },
-        }),
+    let running = Running::spawn(&Order::TryEmulation, &[], [None, None])?;
+    match running.finish(&mut |_, _| (), &Cancel::new())? {
+        Report::Failed(failure) => Err(failure.into_setup()),
+        _ => Ok(()),
     }
 }
 
@@ -80,16 +78,57 @@ struct Running {
 }
 
 impl Running {
-    fn start(spec: &RunSpec, instructions: &Instructions) -> Result<Running, RunError> {
+    fn start(spec: &RunSpec, instructions: Instructions) -> Result<Running, RunError> {
         let failed = |source: io::Error| RunError::Spawn { source };
         let root = mountable(&spec.root).map_err(|errno| RunError::Setup {
             stage: Stage::Root.name(),
             detail: String::new(),
             source: errno.into(),
         })?;
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let trees = spec
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.source {
+                MountSource::Tree { fd, .. } => Some((&mount.target, fd)),
+                _ => None,
+            })
+            .map(|(target, fd)| match mountable(fd) {
+                Ok(mount) => Ok((mount, fd)),
+                Err(errno) => Err(RunError::Mount {
+                    target: target.clone(),
+                    source: errno.into(),
+                }),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
         let (stdout, stdout_writer) = output_pipe().map_err(failed)?;
         let (stderr, stderr_writer) = output_pipe().map_err(failed)?;
+        let mut fds = vec![
+            root.as_ref().map_or(spec.root.as_fd(), AsFd::as_fd),
+            stdout_writer.as_fd(),
+            stderr_writer.as_fd(),
+        ];
+        fds.extend(
+            trees
+                .iter()
+                .map(|(mount, fd)| mount.as_ref().map_or(fd.as_fd(), AsFd::as_fd)),
+        );
+        fds.extend(
+            spec.emulators
+                .iter()
+                .map(|emulator| emulator.program.as_fd()),
+        );
+        let order = Order::Run(Box::new(instructions));
+        Running::spawn(&order, &fds, [Some(stdout), Some(stderr)])
+    }
+
+    /// Starts init with an order.
+    fn spawn(
+        order: &Order,
+        fds: &[BorrowedFd<'_>],
+        [stdout, stderr]: [Option<File>; 2],
+    ) -> Result<Running, RunError> {
+        let failed = |source: io::Error| RunError::Spawn { source };
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let init = Command::new(executable::path().map_err(failed)?)
             .arg0(INIT)
             .env_clear()
@@ -101,20 +140,31 @@ impl Running {
             init,
             control: ours,
             command: None,
-            streams: [
-                (Stream::Stdout, Some(stdout)),
-                (Stream::Stderr, Some(stderr)),
-            ],
+            streams: [(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
             report: Vec::new(),
         };
-        let root = root.as_ref().map_or(spec.root.as_fd(), AsFd::as_fd);
-        control::send(
-            &running.control,
-            &instructions.encode(),
-            &[root, stdout_writer.as_fd(), stderr_writer.as_fd()],
-        )
-        .map_err(failed)?;
+        control::send(&running.control, &order.encode(), fds).map_err(failed)?;
         Ok(running)
+    }
+
+    /// Follows it to its end.
+    fn finish(
+        mut self,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+    ) -> Result<Report, RunError> {
+        let was_cancelled = self.follow(output, cancel);
+        let status = self.end(output)?;
+        if was_cancelled {
+            return Err(RunError::Cancelled);
+        }
+        Report::decode(&self.report).ok_or_else(|| RunError::Lost {
+            how: match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => status.to_string(),
+            },
+        })
     }
 
     /// Passes the output on until init closes its end. Returns whether the command was told to end.
@@ -277,7 +327,7 @@ fn wait_for_end(process: &OwnedFd) {
     while poll(&mut fds, Some(&patience)) == Err(Errno::INTR) {}
 }
 
-/// Returns a mount of a directory; `None` for a root that is a detached mount already, which older kernels do not copy.
+/// Returns a mount of a directory or file; `None` for what is a detached mount already, which older kernels do not copy.
 fn mountable(root: &OwnedFd) -> Result<Option<Mount>, Errno> {
     match Mount::copy_tree(root, Path::new("")) {
         Ok(mount) => Ok(Some(mount)),

@@ -21,25 +21,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, StatFs, fchmod, fstat, makedev, mkdirat, mknodat, openat, statfs,
-    symlinkat,
+    CWD, FileType, Gid, Mode, OFlags, StatFs, Uid, fchmod, fchown, fstat, mkdirat, mknodat, openat,
+    statfs, symlinkat,
 };
 use rustix::io::Errno;
 
+use super::device::{Device, Maker};
+use super::ground::{Ground, Place};
+use super::inner::Handover;
+use super::instructions::{Instructions, PlannedMount, PlannedSource};
 use super::mount::{Attributes, Mount};
 use super::report::{At, Failure, Stage};
-use super::spec::Instructions;
-use super::walk::{Kind, Stubs};
-
-/// Character devices that a command has, with their numbers.
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
+use super::stub::Stubs;
+use super::walk::Kind;
 
 const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "dev/fd"),
@@ -68,6 +62,11 @@ const READ_ONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"
 /// Bytes that a command may write to /dev, /etc/hosts and /etc/resolv.conf together, as much as Docker's /dev holds.
 const PRIVATE_SIZE: u64 = 64 << 20;
 
+/// Names in `files` of the private tmpfs; those of mounts follow.
+const RESOLV_CONF: usize = 0;
+const HOSTS: usize = 1;
+const FIRST_MOUNT: usize = 2;
+
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// How the machine offers control groups.
@@ -88,7 +87,7 @@ impl Cgroups {
     }
 }
 
-/// Where things are mounted in the root.
+/// Where things are mounted in every root.
 #[derive(Debug)]
 pub(super) struct Targets {
     proc: OwnedFd,
@@ -96,17 +95,11 @@ pub(super) struct Targets {
     dev: OwnedFd,
     resolv_conf: OwnedFd,
     hosts: OwnedFd,
-    /// One for each mounted file; `None` where it is below /dev and has its place in the private tmpfs.
-    files: Vec<Option<OwnedFd>>,
 }
 
 impl Targets {
     /// Finds or makes the mount points. /proc, /sys and /dev stay where they were missing; the others go with `stubs`.
-    pub(super) fn find(
-        root: BorrowedFd<'_>,
-        instructions: &Instructions,
-        stubs: &mut Stubs,
-    ) -> Result<Targets, Failure> {
+    pub(super) fn find(root: BorrowedFd<'_>, stubs: &mut Stubs) -> Result<Targets, Failure> {
         let mut directory = |path| {
             stubs
                 .find_or_make(root, path, Kind::Directory)
@@ -125,48 +118,131 @@ impl Targets {
             dev,
             resolv_conf: file("/etc/resolv.conf")?,
             hosts: file("/etc/hosts")?,
-            files: instructions
-                .files
-                .iter()
-                .map(|mounted| match below_dev(&mounted.path) {
-                    Some(_) => Ok(None),
-                    None => file(&mounted.path).map(Some),
-                })
-                .collect::<Result<_, _>>()?,
         })
     }
 }
 
-/// Mounts everything into `root`, and `root` over the root directory of this mount namespace, which must be private.
+/// Mounts everything into the root, and the root over the root directory of this mount namespace, which must be private.
+/// Returns the command's null device, open for reading.
 pub(super) fn build(
-    root: &Mount,
-    targets: &Targets,
+    handover: &mut Handover<'_>,
     instructions: &Instructions,
-    cgroups: Cgroups,
-) -> Result<(), Failure> {
+) -> Result<OwnedFd, Failure> {
+    let Handover {
+        root,
+        trees,
+        targets,
+        cgroups,
+        errands,
+        ..
+    } = handover;
+    let is_insecure = instructions.insecure;
     let private = private(instructions)?;
-    let devices = devices(&private)?;
+    let mut maker = Maker::new(&private);
+    let mut devices = maker.of_every_command()?;
+    if is_insecure {
+        devices.extend(maker.of_insecure_ones());
+    }
+    let asked_for = maker.asked_for(&instructions.devices)?;
 
     root.attach_over("/").at(Stage::Root, "")?;
-    root.restrict_tree(Attributes::MOUNT_ATTR_NODEV)
-        .at(Stage::Root, "")?;
-
+    if !is_insecure {
+        root.restrict_tree(Attributes::MOUNT_ATTR_NODEV)
+            .at(Stage::Root, "")?;
+    }
     let proc = Mount::create("proc", &[], closed()).at(Stage::Proc, "")?;
     proc.attach(&targets.proc).at(Stage::Proc, "")?;
-    let sys = sys(targets, cgroups)?;
-    let (dev, null) = dev(&private, targets, devices, instructions.shm_size)?;
-    files(&private, &dev, targets, instructions)?;
+    let sys = sys(targets, *cgroups, is_insecure)?;
+    let (dev, null) = dev(&private, targets, &devices, instructions)?;
+    files(&private, targets)?;
 
-    for name in HIDDEN_IN_PROC {
-        hide(&proc, name, &null, &private)?;
+    if !is_insecure {
+        for name in HIDDEN_IN_PROC {
+            hide(&proc, name, &null, &private)?;
+        }
+        for name in HIDDEN_IN_SYS {
+            hide(&sys, name, &null, &private)?;
+        }
+        for name in READ_ONLY_IN_PROC {
+            make_read_only(&proc, name)?;
+        }
     }
-    for name in HIDDEN_IN_SYS {
-        hide(&sys, name, &null, &private)?;
+    // Before something may cover it.
+    let open_null = openat(
+        &dev,
+        "null",
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .at(Stage::Streams, "/dev/null")?;
+
+    if asked_for.is_empty() && instructions.mounts.is_empty() {
+        return Ok(open_null);
     }
-    for name in READ_ONLY_IN_PROC {
-        make_read_only(&proc, name)?;
+    let mut ground = Ground::new(root, errands).at(Stage::Root, "")?;
+    ground.has(&sys, "/sys").at(Stage::Sys, "")?;
+    for Device { path, mount } in &asked_for {
+        let place = ground.place(path, Kind::File)?;
+        ground.attach(mount, &place, path)?;
     }
-    Ok(())
+    let mut trees = std::mem::take(trees).into_iter();
+    for (number, PlannedMount { target, source }) in instructions.mounts.iter().enumerate() {
+        let place = ground.place(target, source.kind())?;
+        let tree = match source {
+            PlannedSource::Tree { .. } => trees.next(),
+            _ => None,
+        };
+        let mount = mount_of(source, tree, &place, &private, number, is_insecure)
+            .at(Stage::Mounts, target)?;
+        ground.attach(&mount, &place, target)?;
+    }
+    Ok(open_null)
+}
+
+/// Makes what is to be mounted at `place`.
+fn mount_of(
+    source: &PlannedSource,
+    tree: Option<Mount>,
+    place: &Place,
+    private: &Mount,
+    number: usize,
+    is_insecure: bool,
+) -> Result<Mount, Errno> {
+    match source {
+        PlannedSource::Tree { read_only, .. } => {
+            let mount = tree.ok_or(Errno::BADMSG)?;
+            let mut attributes = Attributes::empty();
+            if !is_insecure {
+                attributes |= Attributes::MOUNT_ATTR_NODEV;
+            }
+            if *read_only {
+                attributes |= Attributes::MOUNT_ATTR_RDONLY;
+            }
+            mount.restrict_tree(attributes)?;
+            Ok(mount)
+        }
+        PlannedSource::Tmpfs { size } => {
+            let mode = if place.is_new {
+                0o1777
+            } else {
+                fstat(&place.target)?.st_mode & 0o7777
+            };
+            let mode = format!("{mode:o}");
+            let size = size.map(|size| size.to_string());
+            let mut options = vec![("mode", mode.as_str())];
+            options.extend(size.as_deref().map(|size| ("size", size)));
+            Mount::create(
+                "tmpfs",
+                &options,
+                Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV,
+            )
+        }
+        PlannedSource::File { .. } => {
+            let mount = Mount::copy(private, Path::new(&private_name(FIRST_MOUNT + number)))?;
+            mount.restrict(Attributes::MOUNT_ATTR_RDONLY)?;
+            Ok(mount)
+        }
+    }
 }
 
 /// No set-user-ID programs, no devices, no programs at all.
@@ -180,7 +256,15 @@ fn private(instructions: &Instructions) -> Result<Mount, Failure> {
     let stage = Stage::Private;
     let content = [&instructions.resolv_conf, &instructions.hosts]
         .into_iter()
-        .chain(instructions.files.iter().map(|file| &file.content))
+        .chain(
+            instructions
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.source {
+                    PlannedSource::File { content, .. } => Some(content.reveal()),
+                    _ => None,
+                }),
+        )
         // Whole pages.
         .map(|content| content.len() as u64 + 4096)
         .sum::<u64>();
@@ -208,18 +292,42 @@ fn private(instructions: &Instructions) -> Result<Mount, Failure> {
     for (target, name) in LINKS {
         symlinkat(target, &private, name).at(stage, name)?;
     }
-    write(&private, 0, &instructions.resolv_conf, 0o644)?;
-    write(&private, 1, &instructions.hosts, 0o644)?;
-    for (at, file) in instructions.files.iter().enumerate() {
-        write(&private, at + 2, &file.content, file.mode)?;
-        if let Some(path) = below_dev(&file.path) {
-            mount_point_in_dev(&private, path).at(stage, &file.path)?;
+    write(
+        &private,
+        RESOLV_CONF,
+        &instructions.resolv_conf,
+        0o644,
+        None,
+    )?;
+    write(&private, HOSTS, &instructions.hosts, 0o644, None)?;
+    for (number, mount) in instructions.mounts.iter().enumerate() {
+        if let PlannedSource::File {
+            content,
+            mode,
+            uid,
+            gid,
+        } = &mount.source
+        {
+            let owner = Some((*uid, *gid));
+            write(
+                &private,
+                FIRST_MOUNT + number,
+                content.reveal(),
+                *mode,
+                owner,
+            )?;
         }
     }
     Ok(private)
 }
 
-fn write(private: &Mount, number: usize, content: &[u8], mode: u32) -> Result<(), Failure> {
+fn write(
+    private: &Mount,
+    number: usize,
+    content: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<(), Failure> {
     let name = private_name(number);
     let create = || {
         let file = openat(
@@ -230,6 +338,10 @@ fn write(private: &Mount, number: usize, content: &[u8], mode: u32) -> Result<()
         )?;
         let mut file = File::from(file);
         file.write_all(content)?;
+        if let Some((uid, gid)) = owner {
+            fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        // After the owner, whose change may take bits away.
         fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         std::io::Result::Ok(())
     };
@@ -238,11 +350,6 @@ fn write(private: &Mount, number: usize, content: &[u8], mode: u32) -> Result<()
 
 fn private_name(number: usize) -> String {
     format!("files/{number}")
-}
-
-/// Returns the path relative to /dev.
-fn below_dev(path: &str) -> Option<&str> {
-    path.strip_prefix("/dev/")
 }
 
 /// Nothing but this program has put anything there, so paths are safe.
@@ -266,72 +373,21 @@ fn mount_point_in_dev(private: &Mount, path: &str) -> Result<(), Errno> {
     }
 }
 
-/// Makes the devices, or takes the host's where that is not allowed (a user namespace, whose root cannot change them). Real
-/// root gets nodes of its own: a `chmod` of one must not be the host's. A machine may lack some, but not `null`.
-fn devices(private: &Mount) -> Result<Vec<(&'static str, Mount)>, Failure> {
-    let mut devices = Vec::with_capacity(DEVICES.len());
-    let mut can_make = true;
-    for (name, major, minor) in DEVICES {
-        if can_make {
-            match make_device(private, name, major, minor) {
-                Ok(device) => {
-                    devices.push((name, device));
-                    continue;
-                }
-                Err(Errno::PERM | Errno::ACCESS) => can_make = false,
-                Err(errno) => return Err(errno).at(Stage::Dev, name),
-            }
-        }
-        let path = format!("/dev/{name}");
-        match take_device(&path, major, minor) {
-            Ok(device) => devices.push((name, device)),
-            Err(Errno::NOENT | Errno::NODEV) if name != "null" => {}
-            Err(errno) => return Err(errno).at(Stage::Dev, &path),
-        }
-    }
-    Ok(devices)
-}
-
-fn make_device(private: &Mount, name: &str, major: u32, minor: u32) -> Result<Mount, Errno> {
-    let path = format!("nodes/{name}");
-    let mode = Mode::from_raw_mode(0o666);
-    let number = makedev(major, minor);
-    mknodat(private, &path, FileType::CharacterDevice, mode, number)?;
-    let device = Mount::copy(private, Path::new(&path))?;
-    // A mount of one file: nothing else can be made on it.
-    device.permit(Attributes::MOUNT_ATTR_NODEV)?;
-    Ok(device)
-}
-
-fn take_device(path: &str, major: u32, minor: u32) -> Result<Mount, Errno> {
-    let device = Mount::copy(CWD, Path::new(path))?;
-    let stat = fstat(&device)?;
-    let is_it = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && stat.st_rdev == makedev(major, minor);
-    if !is_it {
-        return Err(Errno::NODEV);
-    }
-    // A device can be written to all the same; its mode and owner, which are the host's, cannot be changed.
-    device.restrict(
-        Attributes::MOUNT_ATTR_RDONLY
-            | Attributes::MOUNT_ATTR_NOSUID
-            | Attributes::MOUNT_ATTR_NOEXEC,
-    )?;
-    Ok(device)
-}
-
 /// Mounts /dev; returns it and its `null`.
 fn dev(
     private: &Mount,
     targets: &Targets,
-    devices: Vec<(&'static str, Mount)>,
-    shm_size: u64,
+    devices: &[Device],
+    instructions: &Instructions,
 ) -> Result<(Mount, Mount), Failure> {
     let stage = Stage::Dev;
-    for (name, _) in &devices {
-        mount_point_in_dev(private, name).at(stage, name)?;
+    for Device { path, .. } in devices {
+        mount_point_in_dev(private, path).at(stage, path)?;
     }
     let dev = Mount::copy(private, Path::new("dev")).at(stage, "")?;
+    if instructions.insecure {
+        dev.permit(Attributes::MOUNT_ATTR_NODEV).at(stage, "")?;
+    }
     dev.attach(&targets.dev).at(stage, "")?;
 
     let terminals = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
@@ -341,7 +397,7 @@ fn dev(
         .or_else(|_| Mount::create("devpts", &options[..2], terminals))
         .and_then(|pts| pts.attach(child(&dev, "pts")?))
         .at(stage, "pts")?;
-    let size = shm_size.to_string();
+    let size = instructions.shm_size.to_string();
     Mount::create("tmpfs", &[("mode", "1777"), ("size", &size)], closed())
         .and_then(|shm| shm.attach(child(&dev, "shm")?))
         .at(stage, "shm")?;
@@ -353,23 +409,22 @@ fn dev(
             .at(stage, "mqueue")?,
     }
 
-    let mut null = None;
-    for (name, device) in devices {
-        child(&dev, name)
-            .and_then(|target| device.attach(target))
-            .at(stage, name)?;
-        if name == "null" {
-            null = Some(device);
-        }
+    for Device { path, mount } in devices {
+        child(&dev, path)
+            .and_then(|target| mount.attach(target))
+            .at(stage, path)?;
     }
-    let null = null.ok_or(Errno::NODEV).at(stage, "null")?;
-    Ok((dev, null))
+    let null = child(&dev, "null").at(stage, "null")?;
+    Ok((dev, Mount::from_fd(null)))
 }
 
-/// Mounts /sys and the control groups, read-only.
-fn sys(targets: &Targets, cgroups: Cgroups) -> Result<Mount, Failure> {
+/// Mounts /sys and the control groups, read-only unless the command is an insecure one.
+fn sys(targets: &Targets, cgroups: Cgroups, is_insecure: bool) -> Result<Mount, Failure> {
     let stage = Stage::Sys;
-    let attributes = closed() | Attributes::MOUNT_ATTR_RDONLY;
+    let mut attributes = closed();
+    if !is_insecure {
+        attributes |= Attributes::MOUNT_ATTR_RDONLY;
+    }
     // A user namespace may have a sysfs of its own only for a network namespace of its own; else it copies what is there.
     let (sys, is_own) = match Mount::create("sysfs", &[], attributes) {
         Ok(sys) => (sys, true),
@@ -406,28 +461,17 @@ fn sys(targets: &Targets, cgroups: Cgroups) -> Result<Mount, Failure> {
     Ok(sys)
 }
 
-fn files(
-    private: &Mount,
-    dev: &Mount,
-    targets: &Targets,
-    instructions: &Instructions,
-) -> Result<(), Failure> {
-    let bind = |number: usize, target: BorrowedFd<'_>, attributes: Attributes| {
-        let copy = Mount::copy(private, Path::new(&private_name(number)))?;
-        copy.restrict(attributes)?;
-        copy.attach(target)
-    };
-    bind(0, targets.resolv_conf.as_fd(), closed()).at(Stage::Files, "/etc/resolv.conf")?;
-    bind(1, targets.hosts.as_fd(), closed()).at(Stage::Files, "/etc/hosts")?;
-    for (at, (file, target)) in instructions.files.iter().zip(&targets.files).enumerate() {
-        let attach = |target: BorrowedFd<'_>| bind(at + 2, target, Attributes::MOUNT_ATTR_RDONLY);
-        match (target, below_dev(&file.path)) {
-            (Some(target), _) => attach(target.as_fd()),
-            (None, path) => {
-                child(dev, path.unwrap_or_default()).and_then(|target| attach(target.as_fd()))
-            }
-        }
-        .at(Stage::Files, &file.path)?;
+fn files(private: &Mount, targets: &Targets) -> Result<(), Failure> {
+    for (number, target, path) in [
+        (RESOLV_CONF, &targets.resolv_conf, "/etc/resolv.conf"),
+        (HOSTS, &targets.hosts, "/etc/hosts"),
+    ] {
+        let bind = || {
+            let copy = Mount::copy(private, Path::new(&private_name(number)))?;
+            copy.restrict(closed())?;
+            copy.attach(target)
+        };
+        bind().at(Stage::Files, path)?;
     }
     Ok(())
 }
@@ -464,7 +508,7 @@ fn make_read_only(file_system: &Mount, name: &str) -> Result<(), Failure> {
     cover().at(Stage::Hide, name)
 }
 
-/// Opens a name in a file system that no stranger has written to.
+/// Opens a path in a file system that no stranger has written to.
 fn child(directory: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
     openat(
         directory,

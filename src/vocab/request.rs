@@ -86,12 +86,13 @@ pub enum NetworkMode {
     None,
 }
 
-/// How far a command is confined.
+/// How much of the machine a RUN has (`--security`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Security {
+    /// What a container has.
     #[default]
     Sandbox,
-    /// With all that the builder itself may do; needs the entitlement `security.insecure`.
+    /// All powers of the builder itself, and no system call filter.
     Insecure,
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Holds a password or token. `Debug` and `Display` hide it; [`Secret::reveal`] is the one way out.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {

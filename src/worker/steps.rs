@@ -7,10 +7,10 @@ use crate::context::Source;
 use crate::layer::Mtime;
 use crate::plan::{Copy, CopyFrom, Op, Owner, Run, Workdir};
 use crate::rootfs::{self, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size};
-use crate::sandbox::{self, Exit, MountedFile, RunError, RunSpec};
+use crate::sandbox::{self, Exit, MountSource, RunError, RunMount, RunSpec};
 use crate::solve::{Job, StepError, StepResult, readings};
 use crate::store::PendingLayer;
-use crate::vocab::{CancelReason, Event, ExitCode, LayerId, Timestamp, VertexId};
+use crate::vocab::{CancelReason, Event, ExitCode, LayerId, Secret, Security, Timestamp, VertexId};
 
 use super::Machine;
 use super::add::{Opened, with_archives};
@@ -66,15 +66,22 @@ impl Machine<'_> {
             hosts: sandbox::hosts_file(&run.hostname, &run.add_hosts),
             shm_size: run.shm_size,
             ulimits: run.ulimits.clone(),
-            files: run
+            mounts: run
                 .scripts
                 .iter()
-                .map(|script| MountedFile {
-                    path: script.path.clone(),
-                    mode: 0o755,
-                    content: script.content.clone().into_bytes(),
+                .map(|script| RunMount {
+                    target: script.path.clone(),
+                    source: MountSource::File {
+                        content: Secret::new(script.content.clone().into_bytes()),
+                        mode: 0o755,
+                        uid: 0,
+                        gid: 0,
+                    },
                 })
                 .collect(),
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            emulators: Vec::new(),
         };
         let mut tail = Tail::default();
         let vertex = VertexId(job.step.0 as u32);

@@ -277,11 +277,7 @@ fn mount_points_that_were_missing_leave_no_trace() {
     let before = fs::metadata(root.path().join("etc")).unwrap().mtime_nsec();
     let mut spec =
         root.shell("cat /etc/resolv.conf /run/systemd/resolve/stub.conf /opt/x/y; exit 3");
-    spec.files = vec![MountedFile {
-        path: "/opt/x/y".into(),
-        mode: 0o600,
-        content: b"file\n".to_vec(),
-    }];
+    spec.mounts = vec![file("/opt/x/y", 0o600, "file\n")];
     let (exit, out, err) = outcome(spec).unwrap();
     assert_eq!(
         (exit, out.as_str(), err.as_str()),
@@ -311,11 +307,7 @@ fn mount_points_that_were_missing_leave_no_trace() {
     );
     // The same when the command never ran.
     let mut spec = root.spec(&["none"]);
-    spec.files = vec![MountedFile {
-        path: "/opt/x/y".into(),
-        mode: 0o600,
-        content: Vec::new(),
-    }];
+    spec.mounts = vec![file("/opt/x/y", 0o600, "")];
     outcome(spec).unwrap_err();
     assert_eq!(root.listing().len(), 7);
 }
@@ -325,16 +317,11 @@ fn mounted_files_are_read_only_and_executable() {
     as_subject!(mounted_files_are_read_only_and_executable);
     sandbox();
     let root = Root::new();
-    let file = |path: &str, content: &str| MountedFile {
-        path: path.into(),
-        mode: 0o755,
-        content: content.into(),
-    };
     let mut spec = root.shell("/dev/pipes/EOF; /dev/pipes/EOF2; echo x >> /dev/pipes/EOF; rm /dev/pipes/EOF; ls /dev/pipes; stat -c '%u %a' /dev/pipes/EOF; cat /yard/big | wc -c");
-    spec.files = vec![
-        file("/dev/pipes/EOF", "#!/bin/sh\necho one\n"),
-        file("/dev/pipes/EOF2", "#!/bin/sh\necho two\n"),
-        file("/yard/big", &"x".repeat(80 << 20)),
+    spec.mounts = vec![
+        file("/dev/pipes/EOF", 0o755, "#!/bin/sh\necho one\n"),
+        file("/dev/pipes/EOF2", 0o755, "#!/bin/sh\necho two\n"),
+        file("/yard/big", 0o755, &"x".repeat(80 << 20)),
     ];
     let (exit, out, err) = outcome(spec).unwrap();
     assert_eq!(

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
 
-use crate::vocab::{Cancel, CancelReason, NetworkMode, Stream, Ulimit};
+use crate::vocab::{Cancel, CancelReason, NetworkMode, Secret, Security, Stream, Ulimit};
 
 use super::mount::{Attributes, Mount};
 use super::*;
@@ -182,7 +182,10 @@ impl Root {
             hosts: hosts_file("buildbox", &[]),
             shm_size: 1 << 20,
             ulimits: Vec::new(),
-            files: Vec::new(),
+            mounts: Vec::new(),
+            security: Security::Sandbox,
+            devices: Vec::new(),
+            emulators: Vec::new(),
         }
     }
 
@@ -242,6 +245,19 @@ fn copy_program(root: &Path, source: &Path, name: &str) {
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(word, &to).unwrap();
         }
+    }
+}
+
+/// A file of user 0.
+fn file(target: &str, mode: u32, content: &str) -> RunMount {
+    RunMount {
+        target: target.into(),
+        source: MountSource::File {
+            content: Secret::new(content.into()),
+            mode,
+            uid: 0,
+            gid: 0,
+        },
     }
 }
 
