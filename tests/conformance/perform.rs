@@ -256,6 +256,9 @@ impl Bench<'_> {
         let git = self.folder.join("http/git");
         marks.push(("@GIT@", format!("file://{}", git.display())));
         marks.push(("@DIR@", self.folder.display().to_string()));
+        let state = self.lab.state().display().to_string();
+        let builder = format!("BUILDER_ROOT={state} {}", env!("CARGO_BIN_EXE_builder"));
+        marks.push(("@BUILDER@", builder));
         marks
     }
 
