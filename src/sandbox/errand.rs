@@ -1,16 +1,15 @@
 //! What the inner half of init has the outer one do: things that must outlive the inner one, or that it lacks the rights for.
 //!
 //! ```text
-//! u8 1 | stub, with two descriptors        remember it: remove it when the command has ended       no answer
-//! u8 2                                     map the ids of my user namespace                        answer
-//! u8 3, with one descriptor                register the emulators in this mount and keep it        answer
+//! u8 1 | stub, with two descriptors        remember it: remove it when the command has ended
+//! u8 2                                     map the ids of my user namespace
+//! u8 3, with one descriptor                register the emulators in this mount and keep it
 //!
 //! answer: u8 0, or a report of what failed
 //! ```
 //!
 //! One message each, over a socket that ends when the command is executed.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -55,20 +54,21 @@ impl Errands {
     pub(super) fn remember(&self, stub: &Stub) -> Result<(), Errno> {
         let mut message = vec![1];
         message.extend(stub.encode());
-        control::pass(&self.0, &message, &stub.descriptors()).map_err(|error| errno(&error))
+        self.ask(&message, &stub.descriptors())
+            .map_err(|failure| Errno::from_raw_os_error(failure.errno))
     }
 
     pub(super) fn map_ids(&self) -> Result<(), Failure> {
-        self.ask(2, &[])
+        self.ask(&[2], &[])
     }
 
     pub(super) fn register(&self, instance: &Mount) -> Result<(), Failure> {
-        self.ask(3, &[instance.as_fd()])
+        self.ask(&[3], &[instance.as_fd()])
     }
 
-    fn ask(&self, what: u8, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+    fn ask(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         let stage = Stage::Errand;
-        control::pass(&self.0, &[what], fds).at(stage, "")?;
+        control::pass(&self.0, message, fds).at(stage, "")?;
         let mut answer = [0; LONGEST];
         let (count, _) = control::take(&self.0, &mut answer).at(stage, "")?;
         match &answer[..count] {
@@ -82,20 +82,19 @@ impl Errands {
 }
 
 impl Desk {
-    /// Takes the next errand; blocks until there is one. `None` at the end, and for what makes no sense.
-    pub(super) fn take(&self) -> Option<Errand> {
+    /// Takes the next errand, which wants an answer; blocks until there is one. `None` at the end.
+    pub(super) fn take(&self) -> Option<Result<Errand, Failure>> {
         let mut message = [0; LONGEST];
-        let (count, mut fds) = control::take(&self.0, &mut message).ok()?;
+        let (count, fds) = control::take(&self.0, &mut message).ok()?;
         let (&what, rest) = message[..count].split_first()?;
-        Some(match what {
-            1 => Errand::Remember(Stub::decode(rest, fds)?),
-            2 => Errand::MapIds,
-            3 => Errand::Register(Mount::from_fd(only(&mut fds)?)),
-            _ => return None,
-        })
+        // The one thing that can be wrong with a message of the same program is that its descriptors did not arrive.
+        Some(
+            decode(what, rest, fds)
+                .ok_or(Errno::MFILE)
+                .at(Stage::Errand, ""),
+        )
     }
 
-    /// Answers an errand that has an answer.
     pub(super) fn answer(&self, done: Result<(), Failure>) {
         let answer = match done {
             Ok(()) => vec![0],
@@ -112,13 +111,50 @@ impl AsFd for Desk {
     }
 }
 
-fn only(fds: &mut Vec<OwnedFd>) -> Option<OwnedFd> {
-    match fds.len() {
-        1 => fds.pop(),
-        _ => None,
-    }
+fn decode(what: u8, rest: &[u8], mut fds: Vec<OwnedFd>) -> Option<Errand> {
+    Some(match (what, fds.len()) {
+        (1, _) => Errand::Remember(Stub::decode(rest, fds)?),
+        (2, 0) => Errand::MapIds,
+        (3, 1) => Errand::Register(Mount::from_fd(fds.pop()?)),
+        _ => return None,
+    })
 }
 
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn errands_and_answers_arrive_in_order() {
+        let root = tempfile::TempDir::new().unwrap();
+        let at = File::open(root.path()).unwrap();
+        let (errands, desk) = pair().unwrap();
+        let asked = std::thread::spawn(move || {
+            let stub = Stub::make(at.as_fd(), c"f", false).unwrap();
+            let refused = Err(Errno::PERM).at(Stage::UserNamespace, "uid_map");
+            assert_eq!(errands.remember(&stub), Ok(()));
+            assert_eq!(errands.remember(&stub), Err(Errno::MFILE));
+            assert_eq!(errands.map_ids(), refused);
+        });
+        assert!(matches!(desk.take(), Some(Ok(Errand::Remember(_)))));
+        desk.answer(Ok(()));
+        assert!(matches!(desk.take(), Some(Ok(Errand::Remember(_)))));
+        desk.answer(Err(Errno::MFILE).at(Stage::Errand, ""));
+        assert!(matches!(desk.take(), Some(Ok(Errand::MapIds))));
+        desk.answer(Err(Errno::PERM).at(Stage::UserNamespace, "uid_map"));
+        asked.join().unwrap();
+        assert!(desk.take().is_none());
+    }
+
+    #[test]
+    fn an_errand_without_its_descriptors_is_refused() {
+        let (errands, desk) = pair().unwrap();
+        for message in [&[1][..], &[3], &[9], &[1, 1, 0, 0, 0, b'f']] {
+            control::pass(&errands.0, message, &[]).unwrap();
+            let failure = desk.take().unwrap().unwrap_err();
+            assert_eq!(failure.errno, Errno::MFILE.raw_os_error(), "{message:?}");
+        }
+    }
 }

@@ -276,3 +276,141 @@ fn executable_memory() -> io::Result<OwnedFd> {
         .or_else(|_| memfd_create("probe", MemfdFlags::CLOEXEC))?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// First bytes of files as compilers make them: class, byte order, type, machine.
+    const FILES: [(&str, &str); 9] = [
+        ("386", "7f454c46010101000000000000000000 0200 0300"),
+        ("amd64", "7f454c46020101000000000000000000 0300 3e00"),
+        ("arm", "7f454c46010101000000000000000000 0200 2800"),
+        ("arm64", "7f454c46020101000000000000000000 0300 b700"),
+        ("loong64", "7f454c46020101000000000000000000 0200 0201"),
+        ("mips64le", "7f454c46020101000000000000000000 0200 0800"),
+        ("ppc64le", "7f454c46020101000000000000000000 0300 1500"),
+        ("riscv64", "7f454c46020101030000000000000000 0300 f300"),
+        ("s390x", "7f454c46020201000000000000000000 0002 0016"),
+    ];
+
+    fn bytes(text: &str) -> Vec<u8> {
+        from_hex(&text.replace(' ', "")).unwrap()
+    }
+
+    /// What the kernel says of a line once it is registered.
+    fn registered(line: &str) -> Entry {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [_, _, "M", offset, magic, mask, interpreter, flags] = fields[..] else {
+            panic!("{line}");
+        };
+        let (magic, mask) = (magic.replace("\\x", ""), mask.replace("\\x", ""));
+        let text = format!(
+            "enabled\ninterpreter {interpreter}\nflags: {flags}\noffset {offset}\nmagic {magic}\nmask {mask}\n"
+        );
+        Entry::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_of_its_own_architecture_alone() {
+        for (architecture, file) in FILES {
+            let file = bytes(file);
+            for (other, _) in FILES {
+                let entry = registered(&entry(other, "/proc/self/fd/7"));
+                assert!(entry.opens_at_once);
+                assert_eq!(
+                    entry.matches(&file),
+                    architecture == other,
+                    "{other} for {architecture}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_program_is_of_no_architecture() {
+        let s390x = registered(&entry("s390x", "q"));
+        let arm64 = registered(&entry("arm64", "q"));
+        for file in [
+            // An object file, a core dump.
+            "7f454c46020101000000000000000000 0100 b700",
+            "7f454c46020101000000000000000000 0400 b700",
+            // 32 bits, the other byte order, another version.
+            "7f454c46010101000000000000000000 0200 b700",
+            "7f454c46020201000000000000000000 0002 00b7",
+            "7f454c46020100000000000000000000 0200 b700",
+            "23212f62696e2f7368",
+            "",
+        ] {
+            assert!(!arm64.matches(&bytes(file)), "{file}");
+            assert!(!s390x.matches(&bytes(file)), "{file}");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_known_by_its_magic_not_by_its_name() {
+        let arm64 = header("arm64").unwrap();
+        let matches = |text: &str| {
+            Entry::parse(text)
+                .filter(|entry| entry.matches(&arm64.bytes(TYPE_SHARED)))
+                .map(|entry| entry.opens_at_once)
+        };
+        // As Debian and Docker register qemu.
+        let magic = "magic 7f454c460201010000000000000000000200b700\nmask ffffffffffffff00fffffffffffffffffeffffff\n";
+        for (text, expected) in [
+            (
+                format!("enabled\ninterpreter /usr/bin/q\nflags: POCF\noffset 0\n{magic}"),
+                Some(true),
+            ),
+            (
+                format!("enabled\ninterpreter /usr/bin/q\nflags: \noffset 0\n{magic}"),
+                Some(false),
+            ),
+            (
+                format!("disabled\ninterpreter /usr/bin/q\nflags: F\noffset 0\n{magic}"),
+                None,
+            ),
+            (
+                format!("enabled\ninterpreter /usr/bin/q\nflags: F\noffset 4\n{magic}"),
+                None,
+            ),
+            (
+                "enabled\ninterpreter /usr/bin/q\nflags: F\nextension .exe\n".to_owned(),
+                None,
+            ),
+            (
+                "enabled\ninterpreter /usr/bin/q\nflags: F\noffset 0\nmagic 4d5a\n".to_owned(),
+                None,
+            ),
+            (
+                "enabled\ninterpreter /q\nflags: F\noffset 0\nmagic 7f45\nmask ff\n".to_owned(),
+                None,
+            ),
+            ("enabled\n".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(matches(&text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_machine_runs_its_own_programs() {
+        assert!(can_run(native()));
+        assert!(header(native()).is_some());
+        assert!(!can_run("pdp11"));
+        // The answer of the processor, whichever it is, is the same twice.
+        assert_eq!(can_run("386"), can_run("386"));
+    }
+
+    #[test]
+    fn a_companions_program_runs_on_a_machine_that_has_it() {
+        // Kernels for x86-64 mostly have 32-bit programs; where /proc says how, the probe must agree.
+        let Some(program) = companion("386") else {
+            return;
+        };
+        let config = fs::read_to_string("/proc/sys/abi/vsyscall32");
+        if config.is_ok() {
+            assert!(executes(&program).unwrap());
+        }
+    }
+}

@@ -23,8 +23,9 @@ use super::control;
 use super::emulate::{self, Registered};
 use super::errand::{self, Desk, Errand, Errands};
 use super::inner::{self, Handover};
-use super::instructions::{Instructions, Order};
+use super::instructions::Instructions;
 use super::mount::Mount;
+use super::order::Order;
 use super::report::{At, Failure, Report, Stage};
 use super::role::INIT;
 use super::stub::Stubs;
@@ -81,7 +82,7 @@ fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failur
     };
     drop(bytes);
     match order {
-        Order::Run(instructions) => run_command(control, &instructions, fds, stubs),
+        Order::Run(instructions) => run_command(control, instructions, fds, stubs),
         Order::TryEmulation => {
             supervised(
                 control,
@@ -98,7 +99,7 @@ fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failur
 
 fn run_command(
     control: &UnixStream,
-    instructions: &Instructions,
+    instructions: Box<Instructions>,
     fds: Vec<OwnedFd>,
     stubs: &mut Stubs,
 ) -> Result<Option<Report>, Failure> {
@@ -121,8 +122,8 @@ fn run_command(
     // SAFETY: not FILES, the flag that the function warns of.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.at(Stage::Namespaces, "pid")?;
     let targets = Targets::find(root.as_fd(), stubs)?;
-    // What the inner half has must end with it, in this process too: the builder reads the output to its end.
-    supervised(control, emulators, stubs, |status, errands| {
+    // What the inner half has is in this process no longer: the builder reads the output to its end, and secrets are dropped.
+    supervised(control, emulators, stubs, move |status, errands| {
         inner::become_command(
             Handover {
                 root: Mount::from_fd(root),
@@ -134,7 +135,7 @@ fn run_command(
                 status,
                 errands,
             },
-            instructions,
+            &instructions,
         )
     })
 }
@@ -263,16 +264,24 @@ impl Supervisor<'_> {
         let Some(desk) = &self.desk else {
             return false;
         };
-        match desk.take() {
-            Some(Errand::Remember(stub)) => self.stubs.push(stub),
-            Some(Errand::MapIds) => desk.answer(emulate::map_ids(self.child)),
-            Some(Errand::Register(instance)) => {
-                desk.answer(emulate::register(&instance, &self.emulators));
-                self.instance = Some(instance);
+        let Some(errand) = desk.take() else {
+            self.desk = None;
+            return false;
+        };
+        let done = errand.and_then(|errand| match errand {
+            Errand::Remember(stub) => {
+                self.stubs.push(stub);
+                Ok(())
             }
-            None => self.desk = None,
-        }
-        self.desk.is_some()
+            Errand::MapIds => emulate::map_ids(self.child),
+            Errand::Register(instance) => {
+                let done = emulate::register(&instance, &self.emulators);
+                self.instance = Some(instance);
+                done
+            }
+        });
+        desk.answer(done);
+        true
     }
 }
 

@@ -9,18 +9,20 @@
 //!  run() ── spawns self ─────►  own session, no environment
 //!        ── spec, fds ───────►  mount points in the root, pid namespace
 //!        ◄── pidfd ───────────  fork ─────────────────────────────► pid 1: mount, ipc, uts [, cgroup, net] namespaces,
-//!        ◄── stdout, stderr ─────────────────────────────────────── mounts, root, limits, filter, ids, execve
+//!                               remembers, maps, registers ◄─────── mounts, root [, user namespace with emulators],
+//!        ◄── stdout, stderr ─────────────────────────────────────── limits, filter, ids, execve
 //!        ◄── report ──────────  waits; removes mount points         (failure: one report; success: silence)
 //! ```
 //!
-//! In: a root as a mount, a command with its environment, ids and limits. Out: the output as it comes, and how the command
+//! In: a root as a mount, a command with its environment, ids and limits, what else it sees, devices, emulators. Out: the output as it comes, and how the command
 //! ended. The room does not know images, Dockerfiles or where the root comes from; it makes no overlay and reads no
 //! `/etc/passwd` of an image.
 //!
 //! Invariants. A command sees no file, process, descriptor or variable of the builder. Whoever dies, by SIGKILL too, takes the
 //! command and all its descendants along: the outer half kills when its socket to the builder closes, the kernel kills the
 //! inner half with the outer one, and the end of pid 1 ends its whole pid namespace. Mounts live in the command's own mount
-//! namespace and end with it. Nothing is left on disk but what the command wrote.
+//! namespace and end with it. Nothing is left on disk but what the command wrote, and mount points made in a writable mount.
+//! An insecure command has the powers of the builder, and the invariants hold as far as it lets them.
 //!
 //! All `unsafe` code of the crate is here, in small functions with safe signatures.
 
@@ -45,6 +47,8 @@ mod instructions;
 mod limits;
 mod mount;
 mod network;
+mod order;
+mod private;
 mod privileges;
 mod report;
 mod role;

@@ -18,8 +18,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::vocab::{Cancel, Stream};
 
 use super::error::RunError;
-use super::instructions::{Instructions, Order};
+use super::instructions::Instructions;
 use super::mount::Mount;
+use super::order::Order;
 use super::report::{Report, Stage};
 use super::role::INIT;
 use super::spec::{Exit, MountSource, RunSpec};

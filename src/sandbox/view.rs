@@ -1,29 +1,19 @@
 //! What a command sees of the machine: /proc, /sys, /dev and a few files, mounted into its root.
 //!
-//! One private tmpfs holds everything that is made here; its parts are bound where they belong:
-//!
-//! ```text
-//! dev/      -> /dev        links, mount points for devices, pts, shm, mqueue
-//! nodes/X   -> /dev/X      devices, where they can be made
-//! files/N   -> the files   0 is resolv.conf, 1 is hosts
-//! empty/    -> over directories that are to be hidden
-//! ```
+//! What is made here is in one [private](super::private) tmpfs; its parts are bound where they belong.
 //!
 //! All mounts but the device files and the terminals are `nodev`, the command's root included: as real root a command may make
-//! device nodes, and they get into the layer, but it cannot open one and so reach the host's disks.
+//! device nodes, and they get into the layer, but it cannot open one and so reach the host's disks. An insecure command is
+//! spared that, and all that hides or protects the kernel.
 //!
-//! Targets inside the root come as descriptors that were opened before anything was mounted; inside /proc and /sys only file
-//! systems that were made or copied here are walked. So no link of a hostile root decides where something is mounted.
+//! Targets of what every command has come as descriptors that were opened before anything was mounted; inside /proc and /sys
+//! only file systems that were made or copied here are walked. Targets that were asked for are looked for in what is mounted by
+//! then (see [`ground`](super::ground)). So no link of a hostile root decides where something is mounted.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, StatFs, Uid, fchmod, fchown, fstat, mkdirat, mknodat, openat,
-    statfs, symlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, StatFs, fstat, openat, statfs};
 use rustix::io::Errno;
 
 use super::device::{Device, Maker};
@@ -31,17 +21,10 @@ use super::ground::{Ground, Place};
 use super::inner::Handover;
 use super::instructions::{Instructions, PlannedMount, PlannedSource};
 use super::mount::{Attributes, Mount};
+use super::private::{self, FIRST_MOUNT, HOSTS, RESOLV_CONF, mount_point_in_dev};
 use super::report::{At, Failure, Stage};
 use super::stub::Stubs;
 use super::walk::Kind;
-
-const LINKS: [(&str, &str); 5] = [
-    ("/proc/self/fd", "dev/fd"),
-    ("/proc/self/fd/0", "dev/stdin"),
-    ("/proc/self/fd/1", "dev/stdout"),
-    ("/proc/self/fd/2", "dev/stderr"),
-    ("pts/ptmx", "dev/ptmx"),
-];
 
 /// Files and directories of the kernel that tell about the host, as Docker hides them.
 const HIDDEN_IN_PROC: [&str; 10] = [
@@ -58,14 +41,6 @@ const HIDDEN_IN_PROC: [&str; 10] = [
 ];
 const HIDDEN_IN_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 const READ_ONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-
-/// Bytes that a command may write to /dev, /etc/hosts and /etc/resolv.conf together, as much as Docker's /dev holds.
-const PRIVATE_SIZE: u64 = 64 << 20;
-
-/// Names in `files` of the private tmpfs; those of mounts follow.
-const RESOLV_CONF: usize = 0;
-const HOSTS: usize = 1;
-const FIRST_MOUNT: usize = 2;
 
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
@@ -137,7 +112,7 @@ pub(super) fn build(
         ..
     } = handover;
     let is_insecure = instructions.insecure;
-    let private = private(instructions)?;
+    let private = private::make(instructions)?;
     let mut maker = Maker::new(&private);
     let mut devices = maker.of_every_command()?;
     if is_insecure {
@@ -238,7 +213,7 @@ fn mount_of(
             )
         }
         PlannedSource::File { .. } => {
-            let mount = Mount::copy(private, Path::new(&private_name(FIRST_MOUNT + number)))?;
+            let mount = Mount::copy(private, Path::new(&private::name(FIRST_MOUNT + number)))?;
             mount.restrict(Attributes::MOUNT_ATTR_RDONLY)?;
             Ok(mount)
         }
@@ -248,129 +223,6 @@ fn mount_of(
 /// No set-user-ID programs, no devices, no programs at all.
 fn closed() -> Attributes {
     Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC
-}
-
-/// Makes and fills the private tmpfs. Kernels before 6.15 copy only from attached mounts, so it is attached to a place that
-/// always exists and goes away with the host's tree: not over the root, where it would stand between the old root and the new.
-fn private(instructions: &Instructions) -> Result<Mount, Failure> {
-    let stage = Stage::Private;
-    let content = [&instructions.resolv_conf, &instructions.hosts]
-        .into_iter()
-        .chain(
-            instructions
-                .mounts
-                .iter()
-                .filter_map(|mount| match &mount.source {
-                    PlannedSource::File { content, .. } => Some(content.reveal()),
-                    _ => None,
-                }),
-        )
-        // Whole pages.
-        .map(|content| content.len() as u64 + 4096)
-        .sum::<u64>();
-    let size = (PRIVATE_SIZE + content).to_string();
-    let private = Mount::create(
-        "tmpfs",
-        &[("mode", "0755"), ("size", &size)],
-        Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NODEV,
-    )
-    .at(stage, "")?;
-    private.attach_over("/proc").at(stage, "/proc")?;
-
-    for name in [
-        "dev",
-        "dev/pts",
-        "dev/shm",
-        "dev/mqueue",
-        "nodes",
-        "files",
-        "empty",
-    ] {
-        let mode = Mode::from_raw_mode(if name == "empty" { 0o555 } else { 0o755 });
-        mkdirat(&private, name, mode).at(stage, name)?;
-    }
-    for (target, name) in LINKS {
-        symlinkat(target, &private, name).at(stage, name)?;
-    }
-    write(
-        &private,
-        RESOLV_CONF,
-        &instructions.resolv_conf,
-        0o644,
-        None,
-    )?;
-    write(&private, HOSTS, &instructions.hosts, 0o644, None)?;
-    for (number, mount) in instructions.mounts.iter().enumerate() {
-        if let PlannedSource::File {
-            content,
-            mode,
-            uid,
-            gid,
-        } = &mount.source
-        {
-            let owner = Some((*uid, *gid));
-            write(
-                &private,
-                FIRST_MOUNT + number,
-                content.reveal(),
-                *mode,
-                owner,
-            )?;
-        }
-    }
-    Ok(private)
-}
-
-fn write(
-    private: &Mount,
-    number: usize,
-    content: &[u8],
-    mode: u32,
-    owner: Option<(u32, u32)>,
-) -> Result<(), Failure> {
-    let name = private_name(number);
-    let create = || {
-        let file = openat(
-            private,
-            &name,
-            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::from_raw_mode(0o600),
-        )?;
-        let mut file = File::from(file);
-        file.write_all(content)?;
-        if let Some((uid, gid)) = owner {
-            fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        }
-        // After the owner, whose change may take bits away.
-        fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
-        std::io::Result::Ok(())
-    };
-    create().at(Stage::Private, &name)
-}
-
-fn private_name(number: usize) -> String {
-    format!("files/{number}")
-}
-
-/// Nothing but this program has put anything there, so paths are safe.
-fn mount_point_in_dev(private: &Mount, path: &str) -> Result<(), Errno> {
-    let path = format!("dev/{path}");
-    for (slash, _) in path.match_indices('/').skip(1) {
-        match mkdirat(private, &path[..slash], Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => {}
-            other => other?,
-        }
-    }
-    match mknodat(
-        private,
-        &path,
-        FileType::RegularFile,
-        Mode::from_raw_mode(0o444),
-        0,
-    ) {
-        Err(Errno::EXIST) => Ok(()),
-        other => other,
-    }
 }
 
 /// Mounts /dev; returns it and its `null`.
@@ -467,7 +319,7 @@ fn files(private: &Mount, targets: &Targets) -> Result<(), Failure> {
         (HOSTS, &targets.hosts, "/etc/hosts"),
     ] {
         let bind = || {
-            let copy = Mount::copy(private, Path::new(&private_name(number)))?;
+            let copy = Mount::copy(private, Path::new(&private::name(number)))?;
             copy.restrict(closed())?;
             copy.attach(target)
         };
