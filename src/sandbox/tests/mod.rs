@@ -34,10 +34,10 @@ use super::mount::{Attributes, Mount};
 use super::*;
 
 const SUBJECT: &str = "BUILDER_SANDBOX_SUBJECT";
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 28] = [
     "sh", "cat", "ls", "id", "true", "echo", "stat", "mknod", "mount", "sleep", "readlink", "env",
     "hostname", "grep", "rm", "touch", "mkdir", "dd", "chroot", "wc", "ps", "kill", "ln", "chown",
-    "chmod", "unshare",
+    "chmod", "unshare", "mv", "umount",
 ];
 
 /// What is run in place of the harness.
@@ -61,7 +61,11 @@ macro_rules! as_subject {
 
 mod behaviour;
 mod confinement;
+mod emulation;
 mod lifetime;
+mod mounts;
+mod powers;
+mod targets;
 
 #[used]
 #[unsafe(link_section = ".init_array")]
@@ -74,7 +78,11 @@ static HOOK: extern "C" fn() = {
         let subject = [
             behaviour::SUBJECTS,
             confinement::SUBJECTS,
+            emulation::SUBJECTS,
             lifetime::SUBJECTS,
+            mounts::SUBJECTS,
+            powers::SUBJECTS,
+            targets::SUBJECTS,
         ]
         .concat()
         .into_iter()
