@@ -46,6 +46,18 @@ pub(crate) struct Case {
     pub(crate) want: Want,
 }
 
+impl Case {
+    /// Tells whether the case may use the small root of the machine's programs.
+    pub(crate) fn names_the_machine(&self) -> bool {
+        let images = self.images.iter().map(|(_, dockerfile)| dockerfile);
+        let files = self.files.iter().map(|file| &file.content);
+        let scripts = [&self.dockerfile, &self.setup, &self.change];
+        let scripts = scripts.into_iter().flatten();
+        let mut texts = images.chain(files).chain(scripts).chain(&self.args);
+        texts.any(|text| text.contains("machine") || text.contains("bare"))
+    }
+}
+
 /// A file that is there before the build, by its path below the case's folder.
 #[derive(Debug)]
 pub(crate) struct GivenFile {

@@ -7,7 +7,7 @@
 use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,38 +18,51 @@ use crate::support::image::Image;
 use crate::support::lab::{Lab, Ran, base_tar};
 use crate::support::power;
 
-/// The state directory that the cases of a section share.
+/// A state directory, and the small root in it once a case names it.
 #[derive(Default)]
 pub(crate) struct Shared {
-    lab: OnceLock<Prepared>,
-}
-
-struct Prepared {
-    lab: Lab,
-    machine: Image,
+    lab: OnceLock<Lab>,
+    machine: OnceLock<Image>,
 }
 
 /// What blessing found: lines of the file and what belongs there.
 pub(crate) type Blessed = Vec<(Range<usize>, Vec<String>)>;
 
-impl Prepared {
-    fn new() -> Prepared {
-        let lab = Lab::new();
-        lab.builder(&["import", base_tar().to_str().unwrap(), "bare"])
-            .succeeds();
-        // With the directories that the first RUN on a bare root leaves: they would be in every listing.
-        lab.dockerfile("FROM bare\nRUN true\n");
-        let made = lab.build(&["-t", "machine"]);
-        if made.code == Some(8) {
-            // Nothing runs here. Cases that only copy do.
-            lab.dockerfile("FROM bare\n");
-            lab.build(&["-t", "machine"]).succeeds();
-        } else {
-            made.succeeds();
-        }
-        let machine = lab.saved("machine");
-        Prepared { lab, machine }
+impl Shared {
+    fn lab(&self) -> &Lab {
+        self.lab.get_or_init(Lab::new)
     }
+
+    fn machine(&self) -> &Image {
+        self.machine.get_or_init(|| {
+            for (tar, name) in [(base_tar(), "bare"), (machine_tar(), "machine")] {
+                let ran = self.lab().builder(&["import", tar.to_str().unwrap(), name]);
+                ran.succeeds();
+            }
+            self.lab().saved("machine")
+        })
+    }
+}
+
+/// A tar of the small root with the directories that the first RUN on it would leave: they would be in every listing.
+fn machine_tar() -> &'static Path {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let bare = base_tar();
+        let name = bare.file_name().expect("a file").to_string_lossy();
+        let tar = bare.with_file_name(format!("conformance-{name}"));
+        if !tar.exists() {
+            let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            let (tar, folder_name) = (folder.path().join("tar"), folder.path().display());
+            fs::copy(bare, &tar).unwrap();
+            shell(
+                folder.path(),
+                &format!("mkdir -m 755 dev proc sys && tar --numeric-owner --owner=0 --group=0 -C '{folder_name}' -rf tar ./dev ./proc ./sys"),
+            );
+            fs::rename(tar, bare.with_file_name(format!("conformance-{name}"))).unwrap();
+        }
+        tar
+    })
 }
 
 /// Performs a case. With `bless` the listings of a case do not fail but come back.
@@ -65,16 +78,18 @@ pub(crate) fn perform(case: &Case, shared: &Shared, bless: bool) -> Blessed {
         }
     }
     let is_about_the_cache = case.want.again.is_some() || case.want.output.is_some();
-    let own;
-    let prepared = if is_about_the_cache || !case.images.is_empty() {
-        own = Prepared::new();
+    let own = Shared::default();
+    let shared = if is_about_the_cache || !case.images.is_empty() {
         &own
     } else {
-        shared.lab.get_or_init(Prepared::new)
+        shared
     };
-    let lab = &prepared.lab;
+    let lab = shared.lab();
+    let mut bases = Vec::new();
+    if case.names_the_machine() {
+        bases.push(shared.machine().clone());
+    }
     let bench = Bench::new(case, lab);
-    let mut bases = vec![prepared.machine.clone()];
     for (name, dockerfile) in &case.images {
         let path = lab.path(&format!("{name}.Dockerfile"));
         fs::write(&path, bench.filled(dockerfile)).unwrap();
@@ -174,7 +189,7 @@ pub(crate) fn perform(case: &Case, shared: &Shared, bless: bool) -> Blessed {
 /// The folder of a case, filled, and what serves it.
 struct Bench<'a> {
     lab: &'a Lab,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     server: Option<Server>,
     env: Vec<String>,
     stdin: Option<std::path::PathBuf>,
