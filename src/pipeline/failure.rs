@@ -51,10 +51,14 @@ pub(super) fn step(graph: &Graph, step: StepId, error: StepError, cancel: &Cance
     }
     let origin = &graph.origins[step.0];
     let mut diagnostic = Diagnostic::error(error.message);
-    if let Some(span) = origin.span {
-        diagnostic = diagnostic.at(span);
-    } else {
-        diagnostic = diagnostic.cause(format!("in step {}", origin.name));
+    match origin.span {
+        Some(span) if origin.is_trigger() => {
+            diagnostic = diagnostic
+                .label(span, "in an ONBUILD trigger of this base")
+                .cause(format!("in step {}", origin.name));
+        }
+        Some(span) => diagnostic = diagnostic.at(span),
+        None => diagnostic = diagnostic.cause(format!("in step {}", origin.name)),
     }
     diagnostic.causes.extend(error.causes);
     diagnostic.hints.extend(error.hints);

@@ -129,8 +129,11 @@ impl<'a> StageBuilder<'a> {
         let mut inputs = vec![self.state.root];
         inputs.extend(sources);
         let text = format!("{}{remark}", shown(&instruction.text));
-        let span = self.fired_by.is_none().then_some(instruction.span);
-        let step = self.steps.add(op, inputs, self.naming.next(&text, span));
+        let origin = match self.fired_by {
+            Some(from) => self.naming.next(&format!("ONBUILD {text}"), from),
+            None => self.naming.next(&text, instruction.span),
+        };
+        let step = self.steps.add(op, inputs, origin);
         self.state.root = step;
         self.state
             .history

@@ -36,7 +36,7 @@ pub struct Step {
 /// Where a step comes from; for messages only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// In the Dockerfile; `None` for steps from a base image's ONBUILD triggers and for implied ones.
+    /// In the Dockerfile; for steps from a base's ONBUILD triggers the FROM that fires them; `None` for implied ones.
     pub span: Option<Span>,
     /// The stage's name, or its number.
     pub stage: String,
@@ -44,6 +44,14 @@ pub struct Origin {
     pub name: String,
     /// Steps of a stage named here do not read the cache (`--no-cache`, `--no-cache-filter`).
     pub ignore_cache: bool,
+}
+
+impl Origin {
+    /// Tells whether the step comes from an ONBUILD trigger of the base: no other step's instruction is called so.
+    pub fn is_trigger(&self) -> bool {
+        let instruction = self.name.split_once("] ").map(|(_, text)| text);
+        instruction.is_some_and(|text| text.starts_with("ONBUILD "))
+    }
 }
 
 /// The closed set of things that a step does.

@@ -41,16 +41,15 @@ impl Naming {
         }
     }
 
-    /// Returns the description of the next step. `span` is where it stands; one without comes from a trigger.
-    pub(super) fn next(&mut self, text: &str, span: Option<Span>) -> Origin {
+    /// Returns the description of the next step. `span` is where it stands.
+    pub(super) fn next(&mut self, text: &str, span: Span) -> Origin {
         self.skip();
         let (done, total) = (self.done, self.total.max(self.done));
         let width = total.to_string().len();
-        let trigger = if span.is_some() { "" } else { "ONBUILD " };
         Origin {
-            span,
+            span: Some(span),
             stage: self.stage.clone(),
-            name: format!("[{}{done:width$}/{total}] {trigger}{text}", self.prefix),
+            name: format!("[{}{done:width$}/{total}] {text}", self.prefix),
             ignore_cache: self.ignore_cache,
         }
     }

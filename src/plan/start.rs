@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) config: ImageConfig,
     pub(super) history: Vec<HistoryItem>,
     pub(super) root: StepId,
-    /// ENV and ARG together, as RUN and expansion see them. Whichever instruction set a name last has it.
+    /// ENV and ARG together, as RUN and expansion see them. An ENV of a name, the base's included, goes before any ARG.
     pub(super) environment: Environment,
     /// Declared arguments, in order; RUN's history names them.
     pub(super) arguments: Vec<(String, Option<String>)>,
@@ -97,7 +97,7 @@ impl State {
         naming: &mut Naming,
         steps: &mut Steps,
     ) -> State {
-        let origin = naming.next(&format!("FROM {}", pinned(base)), Some(stage.span()));
+        let origin = naming.next(&format!("FROM {}", pinned(base)), stage.span());
         let mut config = base.config.clone();
         let inherited = std::mem::take(&mut config.history);
         config.created = None;
@@ -139,7 +139,7 @@ impl State {
             unpack: false,
             epoch,
         });
-        let origin = naming.next(&format!("FROM {name}"), Some(stage.span()));
+        let origin = naming.next(&format!("FROM {name}"), stage.span());
         let step = steps.add(op, vec![scratch, local], origin);
         let mut state = State::on(step);
         state.history.push(HistoryItem::Layer {

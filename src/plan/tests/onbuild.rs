@@ -36,7 +36,12 @@ fn triggers_of_an_image_fire_once_right_after_from() {
             + "\n[one 2/2] ONBUILD RUN y\n[stage-1 1/1] RUN x\n"
     );
     let graph = case.ready().graph;
-    assert_eq!(graph.origins[1].span, None);
+    let trigger = &graph.origins[1];
+    assert!(trigger.is_trigger() && !graph.origins[0].is_trigger());
+    assert_eq!(
+        trigger.span, graph.origins[0].span,
+        "the FROM that fires it"
+    );
 }
 
 #[test]
