@@ -7,6 +7,7 @@
 //! metadata-only copies, no index, so that an upper directory is a complete layer by itself; `volatile` for the upper, so that
 //! a package manager's syncs cost nothing. An upper that must survive a power failure has to be synced by its keeper.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -128,10 +129,16 @@ impl Stack<'_> {
     }
 }
 
-/// Returns the directories that show, topmost first: overlayfs does not look whether a root is opaque.
+/// Returns the directories that show, topmost first: overlayfs does not look whether a root is opaque, and refuses a directory
+/// that stands twice. Of such a layer (two empty ones, a linked copy that was made again) only the upper place shows: it hides
+/// and holds the same.
 pub(super) fn visible(lowers: &[PathBuf]) -> Result<Vec<&Path>, RootfsError> {
     let mut visible = Vec::with_capacity(lowers.len());
+    let mut seen = HashSet::with_capacity(lowers.len());
     for path in lowers.iter().rev() {
+        if !seen.insert(path) {
+            continue;
+        }
         visible.push(path.as_path());
         let shown = path.as_os_str().as_bytes();
         let directory =
