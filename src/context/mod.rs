@@ -37,4 +37,4 @@ pub use select::{ParentDirectory, Query, SelectedRoot, Selection, select};
 pub use source::Source;
 pub use trail::{Trail, descend, open_directory};
 pub use walk::{Node, Visit, Walk, open_file};
-pub use xattrs::{Xattrs, read_xattrs};
+pub use xattrs::{Xattrs, read_all_xattrs, read_xattrs};

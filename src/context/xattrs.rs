@@ -5,7 +5,7 @@
 //! host, and no peer writes them to layers), `trusted.*` (not readable by most), and `user.overlay.*`, which would be orders to
 //! the kernel once it lies in an overlay's upper directory.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{fgetxattr, flistxattr};
 use rustix::io::{Errno, Result};
@@ -15,7 +15,15 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Reads the attributes of an open file or directory that a copy keeps. A file system without attributes has none.
 pub fn read_xattrs(file: impl AsFd) -> Result<Xattrs> {
-    let file = file.as_fd();
+    read(file.as_fd(), is_kept)
+}
+
+/// Reads all attributes of an open file or directory that the kernel tells.
+pub fn read_all_xattrs(file: impl AsFd) -> Result<Xattrs> {
+    read(file.as_fd(), |name| !name.is_empty())
+}
+
+fn read(file: BorrowedFd<'_>, is_wanted: impl Fn(&[u8]) -> bool) -> Result<Xattrs> {
     let names = match grown(|buffer| flistxattr(file, buffer)) {
         Ok(names) if names.is_empty() => return Ok(Xattrs::new()),
         Ok(names) => names,
@@ -23,7 +31,10 @@ pub fn read_xattrs(file: impl AsFd) -> Result<Xattrs> {
         Err(error) => return Err(error),
     };
     let mut xattrs = Xattrs::new();
-    for name in names.split(|&byte| byte == 0).filter(|name| is_kept(name)) {
+    for name in names
+        .split(|&byte| byte == 0)
+        .filter(|name| is_wanted(name))
+    {
         match grown(|buffer| fgetxattr(file, name, buffer)) {
             Ok(value) => xattrs.push((name.to_vec(), value)),
             // Removed since it was listed.

@@ -156,9 +156,26 @@ fn required(required: bool) -> &'static str {
     if required { " required" } else { "" }
 }
 
-pub(super) fn workdir_key(workdir: &Workdir, root: ResultId) -> Key {
-    KeyBuilder::new("workdir")
-        .add("root", &root.to_string())
+/// How the root that a step works on enters a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RootIdentity {
+    /// The result that made it.
+    Result(ResultId),
+    /// What the step reads of it.
+    Facts(Digest),
+}
+
+impl RootIdentity {
+    fn add_to(self, key: KeyBuilder) -> KeyBuilder {
+        match self {
+            RootIdentity::Result(root) => key.add("root", &root.to_string()),
+            RootIdentity::Facts(facts) => key.add("root-facts", &facts.to_string()),
+        }
+    }
+}
+
+pub(super) fn workdir_key(workdir: &Workdir, root: RootIdentity) -> Key {
+    root.add_to(KeyBuilder::new("workdir"))
         .add("path", &workdir.path)
         .add("user", &workdir.user)
         .list("epoch", workdir.epoch.map(|seconds| seconds.to_string()))
@@ -176,10 +193,10 @@ pub(super) enum SourceIdentity {
 
 /// Returns the key of a copy. `identities` stands for the tree sources, in order. With every one of them by content it is the
 /// content key.
-pub(super) fn copy_key(copy: &Copy, root: ResultId, identities: &[SourceIdentity]) -> Key {
+pub(super) fn copy_key(copy: &Copy, root: RootIdentity, identities: &[SourceIdentity]) -> Key {
     let mut key = KeyBuilder::new("copy");
     if !stands_alone(copy) {
-        key = key.add("root", &root.to_string());
+        key = root.add_to(key);
     }
     let mut identities = identities.iter();
     for source in &copy.sources {
@@ -222,7 +239,7 @@ pub(super) fn copy_key(copy: &Copy, root: ResultId, identities: &[SourceIdentity
 }
 
 /// Tells whether a copy's layer is the same on every root: `--link`, unless names must be looked up in the root.
-fn stands_alone(copy: &Copy) -> bool {
+pub(super) fn stands_alone(copy: &Copy) -> bool {
     let by_name = |owner: &Owner| matches!(owner, Owner::Name(_));
     copy.link
         && !copy
@@ -231,11 +248,8 @@ fn stands_alone(copy: &Copy) -> bool {
             .is_some_and(|chown| by_name(&chown.user) || chown.group.as_ref().is_some_and(by_name))
 }
 
-/// Returns the result ID of a copy on `root` whose layer is `layer`: the layer's own ID where that speaks of the root.
-pub(super) fn stacked(copy: &Copy, root: ResultId, layer: ResultId) -> ResultId {
-    if !stands_alone(copy) {
-        return layer;
-    }
+/// Returns the result ID of a layer that was made without regard to `root` and is put on it.
+pub(super) fn stacked(root: ResultId, layer: ResultId) -> ResultId {
     let stacked = KeyBuilder::new("link")
         .add("root", &root.to_string())
         .add("layer", &layer.to_string());

@@ -1,9 +1,9 @@
 //! Looking up without doing: one thread, records only.
 
 use crate::plan::{Graph, Op, Step, StepId};
-use crate::vocab::Timestamp;
+use crate::vocab::{Digest, Timestamp};
 
-use super::keys::{self, Key, SourceIdentity};
+use super::keys::{self, Key, RootIdentity, SourceIdentity};
 use super::readings::{Reading, readings};
 use super::{StepError, StepResult, Worker};
 
@@ -69,23 +69,48 @@ impl Definition<'_> {
         Ok(worker.lookup(&self.key.0)?.map(|found| self.placed(found)))
     }
 
-    /// Turns a layer's record into the result of this step on its root.
+    /// Turns a record found under the definition or content key into the result of this step on its root.
     pub(super) fn placed(&self, found: StepResult) -> StepResult {
         match &self.step.op {
-            Op::Copy(copy) => StepResult {
-                id: keys::stacked(copy, self.root, found.id),
-                ..found
-            },
+            Op::Copy(copy) if keys::stands_alone(copy) => self.stacked(found),
             _ => found,
+        }
+    }
+
+    /// Turns the record of a layer that the root had no part in into the result of this step on its root.
+    pub(super) fn stacked(&self, layer: StepResult) -> StepResult {
+        StepResult {
+            id: keys::stacked(self.root, layer.id),
+            ..layer
         }
     }
 
     /// Returns the content key, given the identities with all content known.
     pub(super) fn content_key(&self, identities: &[SourceIdentity]) -> Key {
+        let root = RootIdentity::Result(self.root);
         match &self.step.op {
-            Op::Copy(copy) => keys::copy_key(copy, self.root, identities),
+            Op::Copy(copy) => keys::copy_key(copy, root, identities),
             Op::Run(run) => keys::run_key(run, self.root, identities),
             _ => self.key.clone(),
+        }
+    }
+
+    /// Tells whether the step has a key with facts in the root's place: its layer may depend on less than all of the root.
+    pub(super) fn reads_part_of_root(&self) -> bool {
+        match &self.step.op {
+            Op::Copy(copy) => !keys::stands_alone(copy),
+            Op::Workdir(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns the content key with `facts` in the root's place.
+    pub(super) fn facts_key(&self, identities: &[SourceIdentity], facts: Digest) -> Key {
+        let root = RootIdentity::Facts(facts);
+        match &self.step.op {
+            Op::Copy(copy) => keys::copy_key(copy, root, identities),
+            Op::Workdir(workdir) => keys::workdir_key(workdir, root),
+            _ => unreachable!("only of steps that read a part of their root"),
         }
     }
 }
@@ -111,8 +136,8 @@ pub(super) fn definition<'a, W: Worker>(
     }
     let key = match &step.op {
         Op::Run(run) => keys::run_key(run, root, &identities),
-        Op::Workdir(workdir) => keys::workdir_key(workdir, root),
-        Op::Copy(copy) => keys::copy_key(copy, root, &identities),
+        Op::Workdir(workdir) => keys::workdir_key(workdir, RootIdentity::Result(root)),
+        Op::Copy(copy) => keys::copy_key(copy, RootIdentity::Result(root), &identities),
         Op::Scratch | Op::Base(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => {
             unreachable!("given() answers for these")
         }

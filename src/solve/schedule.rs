@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::plan::{Graph, HistoryItem, Op, StepId};
-use crate::vocab::{Cancel, CancelReason, Event, EventSink, ExitCode, VertexId};
+use crate::vocab::{Cancel, CancelReason, Event, EventSink, ExitCode, ResultId, VertexId};
 
 use super::keys::{self, SourceIdentity};
 use super::probe::{definition, given};
-use super::{Held, Job, Solution, StepError, StepResult, Worker, chain};
+use super::{Held, Job, Reading, Solution, StepError, StepResult, Worker, chain};
 
 /// How often a copy whose files change under it is begun again.
 const COPY_ATTEMPTS: usize = 3;
@@ -288,35 +288,79 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             }
         }
 
-        self.emit(Event::Started { vertex });
-        let result = match &step.op {
-            Op::Run(_) => keys::run_result(content.0, &(self.schedule.nonce)()),
-            _ => crate::vocab::ResultId(content.0.0),
-        };
-        let job = Job {
+        let mut job = Job {
             graph,
             step: id,
-            result,
+            result: ResultId(content.0.0),
             inputs: step.inputs.iter().map(|&input| self.chain(input)).collect(),
             events: self.schedule.events,
             cancel,
         };
-        let made = worker.execute(&job)?;
-        for (reading, identity) in definition.readings.iter().zip(&definition.identities) {
-            if let (Op::Local(local), SourceIdentity::Content(before)) =
-                (&graph.steps[reading.tree.0].op, identity)
-                && worker.local_digest(local, reading)? != *before
-            {
-                return Ok(None);
+        let is_unchanged = || self.is_unchanged(&definition.readings, &definition.identities);
+
+        // What the step reads of its root decides, not how the root was made. The layer is then named after that, and the result
+        // after layer and root.
+        let mut facts_lock = None;
+        let mut by_facts = None;
+        if definition.reads_part_of_root()
+            && let Some(facts) = worker.root_facts(&job)?
+        {
+            let facts = definition.facts_key(&identities, facts);
+            match self.lock_and_look_up(vertex, &facts.0, origin.ignore_cache)? {
+                // Facts tell of the selected names, too: they must be those of the key.
+                LookedUp::Found(_) if !is_unchanged()? => return Ok(None),
+                LookedUp::Found(found) => {
+                    let found = definition.stacked(found);
+                    worker.remember(&content.0, &content.1, &origin.name, &found)?;
+                    if content.0 != *key {
+                        worker.remember(key, components, &origin.name, &found)?;
+                    }
+                    self.emit(Event::Cached { vertex });
+                    return Ok(Some((found, true)));
+                }
+                LookedUp::Missing(lock) => facts_lock = Some(lock),
             }
+            job.result = ResultId(facts.0.0);
+            by_facts = Some(facts);
+        }
+
+        self.emit(Event::Started { vertex });
+        if let Op::Run(_) = &step.op {
+            job.result = keys::run_result(content.0, &(self.schedule.nonce)());
+        }
+        let mut made = worker.execute(&job)?;
+        if !is_unchanged()? {
+            return Ok(None);
+        }
+        if let Some((facts, components)) = &by_facts {
+            worker.remember(facts, components, &origin.name, &made)?;
+            made = definition.stacked(made);
         }
         worker.remember(&content.0, &content.1, &origin.name, &made)?;
         if content.0 != *key {
             worker.remember(key, components, &origin.name, &made)?;
         }
-        drop(content_lock);
+        drop((facts_lock, content_lock));
         self.emit(Event::Finished { vertex });
         Ok(Some((definition.placed(made), false)))
+    }
+
+    /// Tells whether files of the host are what they were when their digests were taken.
+    fn is_unchanged(
+        &self,
+        readings: &[Reading<'_>],
+        identities: &[SourceIdentity],
+    ) -> Result<bool, StepError> {
+        let Schedule { graph, worker, .. } = *self.schedule;
+        for (reading, identity) in readings.iter().zip(identities) {
+            if let (Op::Local(local), SourceIdentity::Content(before)) =
+                (&graph.steps[reading.tree.0].op, identity)
+                && worker.local_digest(local, reading)? != *before
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes the lock of `key`, waiting for another holder, and looks the key up under it.

@@ -22,6 +22,8 @@ struct Fake {
     local: Mutex<Vec<&'static str>>,
     /// What a stage's files digest to.
     tree: Mutex<&'static str>,
+    /// What copies and workdirs read of their root.
+    facts: Mutex<Option<&'static str>>,
     fails: Option<usize>,
     barrier: Option<Barrier>,
     locks: Mutex<Vec<CacheKey>>,
@@ -75,6 +77,11 @@ impl Worker for Fake {
     ) -> Result<Digest, StepError> {
         assert!(!root.is_empty());
         Ok(Digest::of(self.tree.lock().unwrap().as_bytes()))
+    }
+
+    fn root_facts(&self, _: &Job<'_>) -> Result<Option<Digest>, StepError> {
+        let facts = *self.facts.lock().unwrap();
+        Ok(facts.map(|facts| Digest::of(facts.as_bytes())))
     }
 
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError> {
@@ -343,6 +350,66 @@ fn a_linked_copy_is_kept_on_another_root() {
     assert_ne!(first.results[3].id, second.results[3].id);
 }
 
+/// `RUN base; COPY a; WORKDIR; RUN last`
+fn on_a_base(base: &str) -> Graph {
+    let mut builder = Builder::default();
+    let scratch = builder.scratch();
+    let context = builder.local();
+    let base = builder.run(scratch, base);
+    let copied = builder.copy(base, context, false);
+    let workdir = Workdir {
+        path: "/w".to_owned(),
+        user: String::new(),
+        epoch: None,
+    };
+    let workdir = builder.add(Op::Workdir(workdir), &[copied]);
+    let last = builder.run(workdir, "last");
+    builder.graph(last, &[last])
+}
+
+#[test]
+fn a_copy_is_kept_on_another_root_of_which_it_reads_the_same() {
+    let fake = fake();
+    *fake.facts.lock().unwrap() = Some("free");
+    let first = solve(&on_a_base("base 1"), &fake).unwrap();
+    assert_eq!(executed(&fake), [2, 3, 4, 5]);
+    let second = solve(&on_a_base("base 2"), &fake).unwrap();
+    assert_eq!(
+        executed(&fake),
+        [2, 5],
+        "copy and workdir are kept, the run on top of them is not"
+    );
+    for step in [3, 4] {
+        assert_eq!(first.results[step].layer, second.results[step].layer);
+        assert_ne!(first.results[step].id, second.results[step].id);
+    }
+    // What was found by facts is found without them the next time.
+    assert!(
+        probe(&on_a_base("base 2"), &fake)
+            .iter()
+            .all(Option::is_some)
+    );
+
+    *fake.facts.lock().unwrap() = Some("taken by a directory");
+    solve(&on_a_base("base 3"), &fake).unwrap();
+    assert_eq!(executed(&fake), [2, 3, 4, 5], "another destination");
+    *fake.facts.lock().unwrap() = None;
+    solve(&on_a_base("base 4"), &fake).unwrap();
+    assert_eq!(executed(&fake), [2, 3, 4, 5], "nothing can be told");
+    let known = solve(&on_a_base("base 1"), &fake).unwrap();
+    assert_eq!(known.results, first.results);
+}
+
+#[test]
+fn facts_are_asked_for_only_where_nothing_else_is_known() {
+    let fake = fake();
+    *fake.facts.lock().unwrap() = Some("free");
+    solve(&on_a_base("base"), &fake).unwrap();
+    *fake.facts.lock().unwrap() = Some("other");
+    solve(&on_a_base("base"), &fake).unwrap();
+    assert!(executed(&fake).is_empty());
+}
+
 #[test]
 fn independent_steps_run_at_the_same_time() {
     let mut builder = Builder::default();
@@ -390,7 +457,7 @@ fn workdir_user_enters_the_key() {
                 user: user.to_owned(),
                 epoch: None,
             },
-            keys::scratch_result(),
+            keys::RootIdentity::Result(keys::scratch_result()),
         )
         .0
     };

@@ -41,6 +41,10 @@ pub trait Worker: Sync {
         cancel: &Cancel,
     ) -> Result<Digest, StepError>;
 
+    /// Returns the digest of all that a copy or workdir reads of its root: two roots with the same facts get the same layer. `None`
+    /// where that cannot be told. Asked after all other keys were missed; materialises the root, and makes nothing.
+    fn root_facts(&self, job: &Job<'_>) -> Result<Option<Digest>, StepError>;
+
     /// Performs a step; its layer is named after `job.result`.
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError>;
 

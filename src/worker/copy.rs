@@ -28,6 +28,7 @@
 
 mod content;
 mod destination;
+mod facts;
 mod place;
 mod tree;
 
@@ -42,6 +43,7 @@ use crate::layer::Mtime;
 use crate::vocab::{Cancel, Timestamp};
 use content::Content;
 use destination::{Place, shown};
+pub(super) use facts::{destination_facts, directory_facts};
 
 /// The instruction's flags.
 #[derive(Clone, Copy, Debug)]

@@ -243,6 +243,10 @@ impl Worker for Machine<'_> {
             })
     }
 
+    fn root_facts(&self, job: &Job<'_>) -> Result<Option<Digest>, StepError> {
+        self.facts(job)
+    }
+
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError> {
         match &job.graph.steps[job.step.0].op {
             Op::Run(run) => self.run(job, run),

@@ -7,6 +7,7 @@ mod add;
 mod base;
 mod chmod;
 mod copy;
+mod facts;
 mod kept;
 mod machine;
 mod pack;

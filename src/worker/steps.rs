@@ -229,7 +229,7 @@ impl Machine<'_> {
     }
 
     /// Opens the sources of a copy in order.
-    fn open_sources<'s>(
+    pub(super) fn open_sources<'s>(
         &self,
         job: &Job<'_>,
         step: &'s Copy,
@@ -325,7 +325,11 @@ pub fn now() -> Timestamp {
 }
 
 /// Looks up `--chown` in the root that is written.
-fn owner_of(tree: &Tree, user: &Owner, group: Option<&Owner>) -> Result<(u32, u32), StepError> {
+pub(super) fn owner_of(
+    tree: &Tree,
+    user: &Owner,
+    group: Option<&Owner>,
+) -> Result<(u32, u32), StepError> {
     let meant = |owner: &Owner| match owner {
         Owner::Id(id) => rootfs::Owner::Id(*id),
         Owner::Name(name) => rootfs::Owner::Name(name.clone()),

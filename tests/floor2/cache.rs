@@ -126,6 +126,63 @@ fn an_argument_counts_from_where_it_is_declared() {
     assert_eq!(lab.saved("image").files().text("v"), "2\n");
 }
 
+/// Which steps are kept on a root that changed elsewhere is told by cases of the conformance suite; this is about their bytes.
+#[test]
+fn a_copy_kept_on_another_root_is_the_layer_that_executing_makes() {
+    let (Some(lab), Some(fresh)) = (Lab::with_base(), Lab::with_base()) else {
+        return;
+    };
+    lab.file("d/in", "in\n");
+    lab.file("f", "f\n");
+    lab.dockerfile(
+        "FROM base\nARG V\nRUN mkdir /way && chmod 711 /way && chown 5:6 /way && touch -d @5 /way && echo $V > /other\n\
+         COPY d /way/made\nCOPY f /usr/lib/made/f\nCOPY f /usr\nWORKDIR /usr/work/dir\nCOPY --parents d/in .\nCOPY --chown=app f /owned/f\n",
+    );
+    let context = lab.context();
+    let build = |lab: &Lab, value: &str| {
+        let value = format!("V={value}");
+        let ran = lab.builder(&[
+            "build",
+            "--progress=plain",
+            "-t",
+            "image",
+            "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+            "--build-arg",
+            &value,
+            context.to_str().unwrap(),
+        ]);
+        ran.succeeds();
+        let mut layers = lab.saved("image").list("/rootfs/diff_ids");
+        // The base, and what RUN made: its files have the time of the day.
+        layers.drain(..2);
+        (ran.executed(), layers)
+    };
+    let (executed, first) = build(&lab, "1");
+    assert_eq!((executed, first.len()), (7, 6));
+    let (executed, kept) = build(&lab, "2");
+    assert_eq!(executed, 1, "the RUN alone");
+    let (executed, made) = build(&fresh, "2");
+    assert_eq!(executed, 7);
+    assert_eq!(kept, made);
+    assert_eq!(kept, first);
+    assert_eq!(lab.saved("image").files().text("other"), "2\n");
+    lab.is_sound();
+}
+
+#[test]
+fn a_layer_may_stand_twice_in_a_root() {
+    let Some(lab) = Lab::with_base() else { return };
+    lab.file("f", "f\n");
+    let files = lab.files(
+        "FROM base\nCOPY --link f /x\nCOPY f /y\nCOPY none* /\nRUN rm /x /y\nCOPY --link f /x\nCOPY f /y\nCOPY none* /\nRUN cat /x /y > /z\n",
+    );
+    assert_eq!(files.text("z"), "f\nf\n");
+    // As a base, too, with empty layers that are one and the same.
+    lab.builder(&["tag", "image", "twice"]).succeeds();
+    let files = lab.files("FROM twice\nRUN rm /x\nCOPY f /x\nRUN cat /x /z > /all\n");
+    assert_eq!(files.text("all"), "f\nf\nf\n");
+}
+
 #[test]
 fn no_cache_executes_everything_and_its_filter_a_stage() {
     let Some(lab) = Lab::with_base() else { return };

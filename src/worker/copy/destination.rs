@@ -40,7 +40,14 @@ struct Position<'a> {
     below: Vec<(Vec<u8>, OwnedFd)>,
 }
 
-impl Position<'_> {
+impl<'a> Position<'a> {
+    fn new(root: BorrowedFd<'a>) -> Position<'a> {
+        Position {
+            root,
+            below: Vec::new(),
+        }
+    }
+
     fn directory(&self) -> BorrowedFd<'_> {
         match self.below.last() {
             Some((_, directory)) => directory.as_fd(),
@@ -72,29 +79,17 @@ impl Position<'_> {
 impl Copier<'_> {
     /// Tells whether the destination is a directory already; with `link` nothing is there that counts.
     pub(super) fn is_existing_directory(&self) -> Result<bool, CopyError> {
-        let mut position = self.position();
-        let (mut links, mut steps) = (0, Vec::new());
-        push_steps(self.options.destination.as_bytes(), &mut steps);
-        while let Some(step) = steps.pop() {
-            let Some(name) = position.take(step) else {
-                continue;
-            };
-            if self.options.link {
-                return Ok(false);
-            }
-            match Meta::at(position.directory(), &name[..]).map(|meta| meta.kind) {
-                Ok(Kind::Directory) => self.go_into(&mut position, name)?,
-                Ok(Kind::Symlink) => drop(self.follow(&position, &name, &mut links, &mut steps)?),
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(false),
-                Err(error) => return Err(io("stat", position.shown(&name), error)),
-            }
+        let destination = self.options.destination.as_bytes();
+        if self.options.link {
+            return Ok(destination.iter().all(|&byte| byte == b'/'));
         }
-        Ok(true)
+        let survey = survey(self.root, destination, true)?;
+        Ok(survey.is_some_and(|survey| survey.missing.is_empty()))
     }
 
     /// Goes to `path` and makes the directories that are missing on the way, and the last one too if `is_directory`.
     pub(super) fn locate(&self, path: &[u8], mut is_directory: bool) -> Result<Place, CopyError> {
-        let mut position = self.position();
+        let mut position = Position::new(self.root);
         let (mut links, mut steps) = (0, Vec::new());
         push_steps(path, &mut steps);
         while let Some(step) = steps.pop() {
@@ -111,14 +106,14 @@ impl Copier<'_> {
                 // What is there counts for nothing: the layer is made as on an empty root.
                 _ if is_last && self.options.link => return entry(position, name),
                 Some(Kind::Directory) => {
-                    self.go_into(&mut position, name)?;
+                    position.go_into(name)?;
                     if self.options.link {
                         self.finish_implied(&position)?;
                         self.stamp(position.directory(), &position.path())?;
                     }
                 }
                 Some(Kind::Symlink) if !self.options.link => {
-                    let target = self.follow(&position, &name, &mut links, &mut steps);
+                    let target = position.follow(&name, &mut links, &mut steps);
                     is_directory |= target? && is_last;
                 }
                 None | Some(_) if is_last => return entry(position, name),
@@ -139,26 +134,12 @@ impl Copier<'_> {
         Ok(Place::Directory { directory, path })
     }
 
-    fn position(&self) -> Position<'_> {
-        Position {
-            root: self.root,
-            below: Vec::new(),
-        }
-    }
-
-    fn go_into(&self, position: &mut Position<'_>, name: Vec<u8>) -> Result<(), CopyError> {
-        let directory = open_directory(position.directory(), &name[..])
-            .map_err(|error| io("open the directory", position.shown(&name), error))?;
-        position.below.push((name, directory));
-        Ok(())
-    }
-
     /// Makes an implied directory and goes into it. The one that holds it has changed, too.
     fn make(&self, position: &mut Position<'_>, name: Vec<u8>) -> Result<(), CopyError> {
         mkdirat(position.directory(), &name[..], Mode::RWXU)
             .map_err(|error| io("make the directory", position.shown(&name), error))?;
         self.stamp(position.directory(), &position.path())?;
-        self.go_into(position, name)?;
+        position.go_into(name)?;
         self.finish_implied(position)?;
         self.stamp(position.directory(), &position.path())
     }
@@ -174,26 +155,6 @@ impl Copier<'_> {
         )
         .map_err(|error| io("set the mode of", position.shown(b""), error))
     }
-
-    /// Puts a link's target in front of the steps to go; tells whether it insists on a directory.
-    fn follow(
-        &self,
-        position: &Position<'_>,
-        name: &[u8],
-        links: &mut usize,
-        steps: &mut Vec<Step>,
-    ) -> Result<bool, CopyError> {
-        *links += 1;
-        if *links > MOST_LINKS {
-            return Err(CopyError::Links {
-                path: position.shown(name),
-            });
-        }
-        let target = readlinkat(position.directory(), name, Vec::new())
-            .map_err(|error| io("read the link", position.shown(name), error))?;
-        push_steps(target.as_bytes(), steps);
-        Ok(target.as_bytes().ends_with(b"/"))
-    }
 }
 
 impl Position<'_> {
@@ -206,6 +167,89 @@ impl Position<'_> {
         }
         None
     }
+
+    fn go_into(&mut self, name: Vec<u8>) -> Result<(), CopyError> {
+        let directory = open_directory(self.directory(), &name[..])
+            .map_err(|error| io("open the directory", self.shown(&name), error))?;
+        self.below.push((name, directory));
+        Ok(())
+    }
+
+    /// Puts a link's target in front of the steps to go; tells whether it insists on a directory.
+    fn follow(
+        &self,
+        name: &[u8],
+        links: &mut usize,
+        steps: &mut Vec<Step>,
+    ) -> Result<bool, CopyError> {
+        *links += 1;
+        if *links > MOST_LINKS {
+            return Err(CopyError::Links {
+                path: self.shown(name),
+            });
+        }
+        let target = readlinkat(self.directory(), name, Vec::new())
+            .map_err(|error| io("read the link", self.shown(name), error))?;
+        push_steps(target.as_bytes(), steps);
+        Ok(target.as_bytes().ends_with(b"/"))
+    }
+}
+
+/// What a look-up finds, and what it would make.
+pub(super) struct Survey {
+    /// The directories that are there, outermost first, each with its name. The root, which all are in, is not among them.
+    pub(super) found: Vec<(Vec<u8>, OwnedFd)>,
+    /// The names of those that are missing below the last of them.
+    pub(super) missing: Vec<Vec<u8>>,
+    /// The name of a file that is to go into the last of all these, and whether something has it.
+    pub(super) entry: Option<(Vec<u8>, bool)>,
+}
+
+/// Goes to `path` as [`Copier::locate`] does without `link`, and makes nothing. `None` where that would fail, or cannot be told
+/// without making something: a path that goes up from a directory that is missing.
+pub(super) fn survey(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    mut is_directory: bool,
+) -> Result<Option<Survey>, CopyError> {
+    let mut position = Position::new(root);
+    let mut missing: Vec<Vec<u8>> = Vec::new();
+    let (mut links, mut steps) = (0, Vec::new());
+    let mut entry = None;
+    push_steps(path, &mut steps);
+    while let Some(step) = steps.pop() {
+        if !missing.is_empty() && !matches!(step, Step::Name(_)) {
+            return Ok(None);
+        }
+        let Some(name) = position.take(step) else {
+            continue;
+        };
+        let is_last = steps.is_empty() && !is_directory;
+        let kind = match missing.is_empty() {
+            true => match Meta::at(position.directory(), &name[..]) {
+                Ok(meta) => Some(meta.kind),
+                Err(Errno::NOENT) => None,
+                Err(Errno::NAMETOOLONG) => return Ok(None),
+                Err(error) => return Err(io("stat", position.shown(&name), error)),
+            },
+            false => None,
+        };
+        match kind {
+            Some(Kind::Directory) => position.go_into(name)?,
+            Some(Kind::Symlink) => {
+                let target = position.follow(&name, &mut links, &mut steps);
+                is_directory |= target? && is_last;
+            }
+            found if is_last => entry = Some((name, found.is_some())),
+            None => missing.push(name),
+            Some(_) => return Ok(None),
+        }
+    }
+    Ok(Some(Survey {
+        found: position.below,
+        missing,
+        entry,
+    }))
 }
 
 fn entry(position: Position<'_>, name: Vec<u8>) -> Result<Place, CopyError> {
