@@ -5,8 +5,10 @@
 //! process enters its namespace and goes on there.
 
 mod bases;
+mod check;
 mod deliver;
 mod failure;
+mod forecast;
 mod images;
 mod import;
 mod inputs;
@@ -22,8 +24,11 @@ use crate::store::Store;
 use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId};
 use crate::worker::Machine;
 
+pub use crate::plan::OutlineMount;
 pub use bases::{Resolver, TaskIds};
+pub use check::{Checked, OutlinedTarget, Target, check, outline, targets};
 pub use failure::Failure;
+pub use forecast::{ForecastStep, Outlook, forecast};
 pub use import::{Import, import};
 pub use stored::export_of;
 pub use transfer::{pull, push};

@@ -46,7 +46,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "pipeline", "ui", "store", "registry", "image", "export", "sandbox", "layer", "rootfs",
+            "pipeline",
+            "ui",
+            "store",
+            "registry",
+            "image",
+            "export",
+            "sandbox",
+            "layer",
+            "rootfs",
+            "dockerfile",
+            "context",
+            "plan",
         ],
     ),
 ];

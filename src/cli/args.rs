@@ -50,6 +50,8 @@ pub(super) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<Build>),
+    /// Say what a build would do, and why what is not in the cache is not
+    Plan(Box<Plan>),
     /// Bring an image from a registry into the state directory
     Pull(Pull),
     /// Send an image of the state directory to its registry
@@ -75,6 +77,9 @@ pub(super) enum Command {
     Login(Login),
     /// Forget credentials for a registry
     Logout(Logout),
+    /// Show how texts are understood, as JSON or lines
+    #[command(subcommand)]
+    Debug(Debug),
     /// Show the version
     Version,
 }
@@ -160,9 +165,71 @@ pub(super) struct Build {
     /// Steps at the same time [default: by the CPU quota of the cgroup]
     #[arg(long, value_name = "N", env = "BUILDER_JOBS")]
     pub(super) jobs: Option<usize>,
+    /// Look at the Dockerfile and do not build: --call check
+    #[arg(long, conflicts_with = "call")]
+    pub(super) check: bool,
+    /// What to do: build, check (lint rules), outline (what the target can be given) or targets[,format=json|text]
+    #[arg(long, value_name = "METHOD", default_value = "build")]
+    pub(super) call: String,
     /// Directory that COPY and ADD read from
     #[arg(value_name = "CONTEXT")]
     pub(super) context: String,
+}
+
+/// `builder plan`
+#[derive(Debug, ClapArgs)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    pub(super) build: Build,
+    /// Format
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Debug {
+    /// Cut a Dockerfile into instructions, arguments and heredocs
+    Parse {
+        /// Dockerfile; `-` is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Replace the variables of a word
+    Expand {
+        /// Escape character
+        #[arg(long, value_name = "C", default_value = "\\")]
+        escape: char,
+        /// Set a variable
+        #[arg(long, value_name = "K=V")]
+        env: Vec<String>,
+        /// Split at blanks, and print a JSON list
+        #[arg(long)]
+        words: bool,
+        /// Word to expand
+        #[arg(value_name = "WORD", allow_hyphen_values = true)]
+        word: String,
+    },
+    /// Tell whether patterns of an ignore file exclude a path
+    Ignore {
+        /// Pattern, as a line of the file
+        #[arg(long, value_name = "P", allow_hyphen_values = true)]
+        pattern: Vec<String>,
+        /// Path, relative to the context
+        #[arg(value_name = "PATH", allow_hyphen_values = true)]
+        path: PathBuf,
+    },
+    /// List the files of a build context
+    Context {
+        /// Directory
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

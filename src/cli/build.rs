@@ -6,9 +6,13 @@ use crate::ui;
 use crate::vocab::{Cancel, Event};
 
 use super::args::{Build, Global};
+use super::check;
 use super::request::request;
 
 pub(super) fn run(global: &Global, args: Build) -> Result<(), Failure> {
+    if let Some(call) = check::call(&args)? {
+        return check::run(global, args, call);
+    }
     let (request, progress) = request(global, args, sandbox::cpu_quota())?;
     let display = ui::display(progress);
     let cancel = Cancel::new();

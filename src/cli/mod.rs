@@ -5,6 +5,9 @@
 
 mod args;
 mod build;
+mod check;
+mod debug;
+mod forecast;
 mod images;
 mod output;
 mod registry;
@@ -52,6 +55,8 @@ fn run(args: Args) -> Result<(), Failure> {
     let global = args.global;
     match args.command {
         Command::Build(build) => build::run(&global, *build),
+        Command::Plan(plan) => forecast::run(&global, *plan),
+        Command::Debug(debug) => debug::run(&debug),
         Command::Pull(pull) => registry::pull(&global, &pull),
         Command::Push(push) => registry::push(&global, &push),
         Command::Login(login) => registry::login(&global, &login),
@@ -73,8 +78,12 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// Writes to standard output; a reader that went away is no error.
 fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+fn print_bytes(bytes: &[u8]) {
     use std::io::Write as _;
-    drop(std::io::stdout().lock().write_all(text.as_bytes()));
+    drop(std::io::stdout().lock().write_all(bytes));
 }
 
 /// Returns a failure of the command line itself.

@@ -42,15 +42,13 @@ impl TaskIds {
     }
 }
 
-/// Plans, fetches what planning asks for, and plans again.
-pub(super) fn plan(
-    request: &BuildRequest,
+/// Returns what a plan depends on besides the Dockerfile.
+pub(super) fn plan_inputs<'a>(
+    request: &'a BuildRequest,
     inputs: &Inputs,
-    store: &Store,
-    events: &dyn EventSink,
-    tasks: &TaskIds,
-) -> Result<Graph, Failure> {
-    let plan_inputs = PlanInputs {
+    linting: Linting<'a>,
+) -> PlanInputs<'a> {
+    PlanInputs {
         target: request.target.as_deref(),
         build_args: &request.build_args,
         labels: &request.labels,
@@ -64,12 +62,27 @@ pub(super) fn plan(
         no_cache: request.no_cache,
         no_cache_filter: &request.no_cache_filter,
         source_date_epoch: request.source_date_epoch.as_deref(),
-        context_time: None,
-        linting: Linting {
+        context_time: inputs.context_time,
+        linting,
+    }
+}
+
+/// Plans, fetches what planning asks for, and plans again.
+pub(super) fn plan(
+    request: &BuildRequest,
+    inputs: &Inputs,
+    store: &Store,
+    events: &dyn EventSink,
+    tasks: &TaskIds,
+) -> Result<Graph, Failure> {
+    let plan_inputs = plan_inputs(
+        request,
+        inputs,
+        Linting {
             ignore: inputs.ignore(),
             ..Linting::default()
         },
-    };
+    );
     let client = Client::new(&request.registry, Threads::None).map_err(|error| {
         Failure::new(
             ExitCode::Usage,
@@ -145,6 +158,24 @@ impl Resolver<'_> {
                 .collect(),
             ..failure
         })
+    }
+
+    /// Returns the base if it is at hand without asking anybody.
+    pub fn stored(&self, wanted: &BaseWanted) -> Result<Option<Base>, Failure> {
+        let BaseLocation::Image(image) = &wanted.key.location else {
+            return Ok(None);
+        };
+        let stored = self.store.image(image);
+        let Some(stored) = stored.map_err(|error| failure::store(&error))? else {
+            return Ok(None);
+        };
+        let mut nobody = |_: &Descriptor| {
+            Err(Failure::new(
+                ExitCode::Source,
+                Diagnostic::error("a part of the image is not at hand"),
+            ))
+        };
+        Ok(self.base(&wanted.key, stored.manifest, &mut nobody).ok())
     }
 
     fn image(

@@ -26,12 +26,51 @@ pub(super) struct Inputs {
     /// Warnings that were told already.
     pub(super) warned: Vec<Diagnostic>,
     pub(super) now: Timestamp,
+    /// The time of the main context, in seconds since 1970; a directory has none.
+    pub(super) context_time: Option<i64>,
     locals: BTreeMap<Option<String>, LocalDirectory>,
 }
 
 impl Inputs {
     /// Reads and parses. Warnings go to `events` at once; errors come back together.
     pub(super) fn read(request: &BuildRequest, events: &dyn EventSink) -> Result<Inputs, Failure> {
+        let parsed = Parsed::read(request)?;
+        events.emit(Event::Source(parsed.source.clone()));
+        let warned = report(parsed.diagnostics.clone(), events)?;
+        parsed.complete(request, warned)
+    }
+
+    /// Returns what the main context leaves out.
+    pub(super) fn ignore(&self) -> Option<&IgnorePatterns> {
+        self.locals.get(&None)?.ignore.as_ref()
+    }
+
+    /// Returns what the worker is told.
+    pub(super) fn setup(&self, request: &BuildRequest, epoch: Option<i64>) -> Setup {
+        Setup {
+            locals: self.locals.clone(),
+            registry: request.registry.clone(),
+            forms: forms(request, epoch),
+            threads: crate::sandbox::cpu_quota(),
+            epoch,
+        }
+    }
+}
+
+/// A Dockerfile that was read, whatever is wrong with it.
+pub(super) struct Parsed {
+    pub(super) source: SourceText,
+    pub(super) dockerfile: Dockerfile,
+    pub(super) checks: Checks,
+    /// Those that the checks want.
+    pub(super) diagnostics: Vec<Diagnostic>,
+    /// `None` for standard input.
+    path: Option<PathBuf>,
+}
+
+impl Parsed {
+    /// Finds the Dockerfile and parses it.
+    pub(super) fn read(request: &BuildRequest) -> Result<Parsed, Failure> {
         let ContextSource::Directory(context) = &request.context;
         if !context.is_dir() {
             let problem = if context.exists() {
@@ -51,14 +90,27 @@ impl Inputs {
             ));
         }
         let (source, path) = read_dockerfile(request, context)?;
-        events.emit(Event::Source(source.clone()));
         let (dockerfile, diagnostics) = parse(&source.text);
         let checks = checks(request, &dockerfile)?;
         let diagnostics = checks.wanted(diagnostics);
-        let warned = report(diagnostics, events)?;
+        Ok(Parsed {
+            source,
+            dockerfile,
+            checks,
+            diagnostics,
+            path,
+        })
+    }
 
+    /// Reads the ignore files. `warned` was told of the Dockerfile.
+    pub(super) fn complete(
+        self,
+        request: &BuildRequest,
+        warned: Vec<Diagnostic>,
+    ) -> Result<Inputs, Failure> {
+        let ContextSource::Directory(context) = &request.context;
         let mut locals = BTreeMap::new();
-        locals.insert(None, local(context, path.as_deref())?);
+        locals.insert(None, local(context, self.path.as_deref())?);
         for (name, named) in &request.named_contexts {
             if let NamedContext::Directory(path) = named {
                 if !path.is_dir() {
@@ -74,28 +126,13 @@ impl Inputs {
             }
         }
         Ok(Inputs {
-            dockerfile,
-            checks,
+            dockerfile: self.dockerfile,
+            checks: self.checks,
             warned,
             now: now(),
+            context_time: None,
             locals,
         })
-    }
-
-    /// Returns what the main context leaves out.
-    pub(super) fn ignore(&self) -> Option<&IgnorePatterns> {
-        self.locals.get(&None)?.ignore.as_ref()
-    }
-
-    /// Returns what the worker is told.
-    pub(super) fn setup(&self, request: &BuildRequest, epoch: Option<i64>) -> Setup {
-        Setup {
-            locals: self.locals.clone(),
-            registry: request.registry.clone(),
-            forms: forms(request, epoch),
-            threads: crate::sandbox::cpu_quota(),
-            epoch,
-        }
     }
 }
 

@@ -142,10 +142,13 @@ impl<'a> StageBuilder<'a> {
 
     /// Carries out one instruction. A mistake in it does not keep the later ones from being looked at.
     fn carry_out(&mut self, instruction: &Instruction) {
+        if self.planning.outline.is_some() {
+            return self.outline(instruction);
+        }
         self.lint(instruction);
         let done = match &instruction.kind {
             InstructionKind::Add(copy, flags) => self.add(copy, flags, instruction),
-            InstructionKind::Arg(list) => self.arg(list),
+            InstructionKind::Arg(list) => self.arg(list, instruction.span),
             InstructionKind::Cmd(command) => self.cmd(command),
             InstructionKind::Copy(copy) => self.copy(copy, instruction),
             InstructionKind::Entrypoint(command) => self.entrypoint(command),

@@ -19,7 +19,7 @@ use crate::vocab::{Diagnostic, Span};
 
 impl StageBuilder<'_> {
     /// ARG: the value given for it, else its default, else the global scope's, else none. Each sees those before it.
-    pub(super) fn arg(&mut self, list: &[ArgDeclaration]) -> Result<(), Reported> {
+    pub(super) fn arg(&mut self, list: &[ArgDeclaration], span: Span) -> Result<(), Reported> {
         let mut texts = Vec::with_capacity(list.len());
         for argument in list {
             let name = &argument.name.value;
@@ -29,6 +29,13 @@ impl StageBuilder<'_> {
                 (None, Some(default)) => Some(self.expand(default)?),
                 (None, None) => self.planning.globals.values.get(name).map(str::to_owned),
             };
+            let given = self.planning.build_args.get(name);
+            self.outline_arg(
+                argument,
+                span,
+                value.as_deref(),
+                given.is_some() || argument.default.is_some(),
+            );
             // An ENV of the name, the base's included, always wins, whichever comes first.
             let has_env = self.state.config.config.env.iter().any(|line| {
                 line.strip_prefix(name.as_str())

@@ -22,6 +22,7 @@ mod graph;
 mod lint;
 mod metadata;
 mod naming;
+mod outline;
 mod owner;
 mod paths;
 mod planner;
@@ -43,4 +44,5 @@ pub use graph::{
     SshMount, Step, StepId, Tree, Workdir,
 };
 pub use lint::Linting;
+pub use outline::{Outline, OutlineArg, OutlineMount, Outlined, outline};
 pub use planner::{PlanInputs, Planned, plan};

@@ -3,11 +3,13 @@
 //! Per platform: the global scope, the FROM lines, what the target needs, then one stage after the other. The platforms share
 //! one table of steps.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::arguments::{BuildArgs, Globals};
 use super::build::build;
 use super::epoch;
+use super::outline::Collected;
 use super::reach::Reach;
 use super::report::{Report, Reported};
 use super::stages::{Stages, check_defaults, check_references};
@@ -60,6 +62,19 @@ pub(super) struct Planning<'a> {
     pub(super) bases: &'a BTreeMap<BaseKey, Base>,
     pub(super) finished: BTreeMap<usize, State>,
     pub(super) epoch: Option<i64>,
+    /// Where to note what can be given; then nothing but that is done.
+    pub(super) outline: Option<&'a RefCell<Collected>>,
+}
+
+/// What is known before the first instruction is carried out.
+pub(super) struct Prepared<'a> {
+    pub(super) build_args: BuildArgs,
+    /// Per platform: the global scope, the stages, the target, and what it needs.
+    pub(super) targets: Vec<(Globals, Stages<'a>, usize, Reach)>,
+    /// Bases that are not known yet.
+    pub(super) wanted: Vec<BaseWanted>,
+    pub(super) is_index: bool,
+    pub(super) epoch: Option<i64>,
 }
 
 /// Plans a build, or says which bases it must know first. All that can be named are asked for at once; triggers of a base
@@ -82,12 +97,13 @@ pub fn plan(
     }
 }
 
-fn plan_all(
-    dockerfile: &Dockerfile,
-    inputs: &PlanInputs,
+/// Finds out what the targets need.
+pub(super) fn prepare<'a>(
+    dockerfile: &'a Dockerfile,
+    inputs: &PlanInputs<'a>,
     bases: &BTreeMap<BaseKey, Base>,
     report: &mut Report,
-) -> Result<Planned, Reported> {
+) -> Result<Prepared<'a>, Reported> {
     let Some(last) = dockerfile.stages.last() else {
         return Err(report.refuse(Diagnostic::error("the Dockerfile has no FROM")));
     };
@@ -160,6 +176,28 @@ fn plan_all(
     if report.has_errors() {
         return Err(Reported);
     }
+    Ok(Prepared {
+        build_args,
+        targets,
+        wanted,
+        is_index,
+        epoch,
+    })
+}
+
+fn plan_all(
+    dockerfile: &Dockerfile,
+    inputs: &PlanInputs,
+    bases: &BTreeMap<BaseKey, Base>,
+    report: &mut Report,
+) -> Result<Planned, Reported> {
+    let Prepared {
+        build_args,
+        targets,
+        wanted,
+        is_index,
+        epoch,
+    } = prepare(dockerfile, inputs, bases, report)?;
     if !wanted.is_empty() {
         return Ok(Planned::Wanted(wanted));
     }
@@ -176,6 +214,7 @@ fn plan_all(
             bases,
             finished: BTreeMap::new(),
             epoch,
+            outline: None,
         };
         // Stages use earlier ones only, so their order is one in which each finds what it needs.
         for (&at, fired) in &reach.stages {

@@ -27,6 +27,7 @@
 //! key as it was. Because a run's result ID is new at each execution, a record that was lost and remade never meets records that
 //! were made from its former self. A secret is in a key by its ID, a cache by its ID. In no key: values of secrets, times, host paths, parallelism, spans, the program's version.
 
+mod forecast;
 mod keys;
 mod probe;
 mod readings;
@@ -34,6 +35,7 @@ mod result;
 mod schedule;
 mod worker;
 
+pub use forecast::{Forecast, forecast};
 pub use probe::probe;
 pub use readings::{Reading, readings};
 pub use result::{ChainLayer, Solution, StepError, StepResult, chain};

@@ -78,6 +78,24 @@ impl Store {
             .put(&self.record_path(key), &encode(key, record))
     }
 
+    /// Returns all records, in no order, also those whose layer is gone: for who explains, not for who looks up.
+    pub fn records(&self) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        for (_, folder) in disk::entries(&self.path("records"))? {
+            for (_, path) in disk::entries(&folder)? {
+                let Some(key) = key_of(&path) else {
+                    continue;
+                };
+                if let Some(file) = disk::open(&path)?
+                    && let Ok(bytes) = disk::read_open(&file, LIMIT)
+                {
+                    records.extend(decode(&key, &bytes));
+                }
+            }
+        }
+        Ok(records)
+    }
+
     pub(super) fn record_path(&self, key: &CacheKey) -> PathBuf {
         let name = key.to_string();
         let mut path = self.path("records");

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use crate::vocab::{Diagnostic, EventSink, ProgressMode};
+use crate::vocab::{Diagnostic, EventSink, ProgressMode, SourceText};
 
 use super::json::JsonLines;
 use super::plain::Plain;
@@ -30,4 +30,16 @@ pub fn report(diagnostic: &Diagnostic) {
     let text = render(diagnostic, None, Style::of_stderr());
     // Nobody is left to tell that standard error is closed.
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
+}
+
+/// Shows a diagnostic of a command that has no display, with the lines of `source` that it points at.
+pub fn report_in(diagnostic: &Diagnostic, source: &SourceText) {
+    let text = render(diagnostic, Some(source), Style::of_stderr());
+    // Nobody is left to tell that standard error is closed.
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+}
+
+/// Returns a diagnostic as lines for standard output.
+pub fn shown(diagnostic: &Diagnostic, source: &SourceText) -> String {
+    render(diagnostic, Some(source), Style::of_stdout())
 }

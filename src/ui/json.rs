@@ -103,6 +103,7 @@ fn diagnostic_object(diagnostic: &Diagnostic, source: Option<&SourceText>) -> Va
     json!({
         "severity": match diagnostic.severity { Severity::Error => "error", Severity::Warning => "warning" },
         "rule": diagnostic.code,
+        "link": diagnostic.link(),
         "message": diagnostic.message,
         "places": places,
         "causes": diagnostic.causes,

@@ -11,6 +11,6 @@ mod render;
 mod terminal;
 mod text;
 
-pub use display::{display, report};
+pub use display::{display, report, report_in, shown};
 pub use render::render;
 pub use text::{size, table};

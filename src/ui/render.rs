@@ -17,14 +17,22 @@ impl Style {
     /// Returns what suits standard error: colour on a terminal, unless `NO_COLOR` is set or `CLICOLOR` is 0; `CLICOLOR_FORCE`
     /// colours anything.
     pub(super) fn of_stderr() -> Style {
+        Style::of(std::io::stderr().is_terminal())
+    }
+
+    /// The same for standard output.
+    pub(super) fn of_stdout() -> Style {
+        Style::of(std::io::stdout().is_terminal())
+    }
+
+    fn of(is_terminal: bool) -> Style {
         let set = |name: &str| {
             std::env::var_os(name)
                 .filter(|value| !value.is_empty() && value != "0")
                 .is_some()
         };
         let off = std::env::var_os("CLICOLOR").is_some_and(|value| value == "0");
-        let terminal = std::io::stderr().is_terminal()
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let terminal = is_terminal && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
             Style::Plain
         } else if set("CLICOLOR_FORCE") || terminal && !off {
@@ -96,6 +104,9 @@ pub fn render(diagnostic: &Diagnostic, source: Option<&SourceText>, style: Style
             style.paint("1", "cause:"),
             clean(cause)
         ));
+    }
+    if let Some(link) = diagnostic.link() {
+        text.push_str(&format!("  {} {link}\n", style.paint("1", "see:")));
     }
     for hint in &diagnostic.hints {
         text.push_str(&format!(
@@ -173,6 +184,7 @@ mod tests {
             Diagnostic::warning("stage name `A` should be lower case").code("StageNameCasing");
         expect![[r#"
             warning[StageNameCasing]: stage name `A` should be lower case
+              see: https://docs.docker.com/go/dockerfile/rule/stage-name-casing/
         "#]]
         .assert_eq(&render(&warning, None, Style::Plain));
     }

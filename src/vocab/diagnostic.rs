@@ -102,8 +102,55 @@ impl Diagnostic {
         self
     }
 
+    /// Returns where the lint rule is explained, if there is such a page.
+    pub fn link(&self) -> Option<String> {
+        // The one rule without a page.
+        let code = self
+            .code
+            .filter(|code| *code != "InvalidBaseImagePlatform")?;
+        Some(format!(
+            "https://docs.docker.com/go/dockerfile/rule/{}/",
+            kebab_case(code)
+        ))
+    }
+
     /// Tells whether the build cannot go on.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+}
+
+/// Writes `JSONArgsRecommended` as `json-args-recommended`.
+fn kebab_case(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    let mut out = String::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let after_small = at > 0 && letters[at - 1].is_lowercase();
+        let before_small = at > 0 && letters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        if letter.is_uppercase() && (after_small || before_small) {
+            out.push('-');
+        }
+        out.extend(letter.to_lowercase());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_have_links() {
+        for (code, link) in [
+            ("JSONArgsRecommended", Some("json-args-recommended")),
+            ("FromAsCasing", Some("from-as-casing")),
+            ("SecretsUsedInArgOrEnv", Some("secrets-used-in-arg-or-env")),
+            ("InvalidBaseImagePlatform", None),
+        ] {
+            let expected =
+                link.map(|link| format!("https://docs.docker.com/go/dockerfile/rule/{link}/"));
+            assert_eq!(Diagnostic::warning("x").code(code).link(), expected);
+        }
+        assert_eq!(Diagnostic::warning("x").link(), None);
     }
 }

@@ -5,6 +5,7 @@ mod config;
 mod copy;
 mod lints;
 mod onbuild;
+mod outline;
 mod platforms;
 mod properties;
 mod run;
@@ -109,7 +110,11 @@ impl<'a> Case<'a> {
         let (dockerfile, mistakes) = parse(self.text);
         let mistakes: Vec<_> = mistakes.iter().filter(|one| one.is_error()).collect();
         assert!(mistakes.is_empty(), "{mistakes:?}");
-        let inputs = PlanInputs {
+        plan(&dockerfile, &self.inputs(), bases)
+    }
+
+    fn inputs(&self) -> PlanInputs<'_> {
+        PlanInputs {
             target: self.target,
             build_args: &self.build_args,
             labels: &self.labels,
@@ -129,8 +134,7 @@ impl<'a> Case<'a> {
                 all_stages: self.all_stages,
                 unknown: &self.unknown,
             },
-        };
-        plan(&dockerfile, &inputs, bases)
+        }
     }
 
     fn base(&self, key: &BaseKey) -> Base {

@@ -1,0 +1,78 @@
+//! `builder plan`.
+
+use serde_json::{Value, json};
+
+use crate::pipeline::{self, Failure, ForecastStep, Outlook};
+use crate::sandbox;
+use crate::ui;
+use crate::vocab::{Event, ProgressMode};
+
+use super::args::{Format, Global, Plan};
+use super::print;
+use super::request::request;
+
+pub(super) fn run(global: &Global, args: Plan) -> Result<(), Failure> {
+    let (request, progress) = request(global, args.build, sandbox::cpu_quota())?;
+    let display = ui::display(match progress {
+        ProgressMode::Auto => ProgressMode::Plain,
+        asked => asked,
+    });
+    let steps = pipeline::forecast(&request, display.as_ref()).map_err(|failure| {
+        for diagnostic in &failure.diagnostics {
+            display.emit(Event::Diagnostic(diagnostic.clone()));
+        }
+        Failure {
+            diagnostics: Vec::new(),
+            ..failure
+        }
+    })?;
+    print(&match args.format {
+        Format::Json => format!("{}\n", object(&steps)),
+        Format::Text => table(&steps),
+    });
+    Ok(())
+}
+
+fn word(outlook: Outlook) -> &'static str {
+    match outlook {
+        Outlook::Base => "base",
+        Outlook::Cached => "hit",
+        Outlook::Run => "miss",
+        Outlook::Unknown => "unknown",
+        Outlook::Fail => "fails",
+    }
+}
+
+fn object(steps: &[ForecastStep]) -> Value {
+    let steps: Vec<Value> = steps
+        .iter()
+        .map(|step| {
+            json!({
+                "name": step.name,
+                "stage": step.stage,
+                "outlook": word(step.outlook),
+                "reasons": step.reasons,
+            })
+        })
+        .collect();
+    json!({ "steps": steps })
+}
+
+fn table(steps: &[ForecastStep]) -> String {
+    let mut rows = vec![
+        ["STAGE", "CACHE", "STEP", "WHY"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for step in steps {
+        // One line a step, whatever is in its text.
+        let one_line = |text: &str| text.replace(|c: char| c.is_control(), " ");
+        rows.push(vec![
+            step.stage.clone(),
+            word(step.outlook).to_owned(),
+            one_line(&step.name),
+            one_line(&step.reasons.join("; ")),
+        ]);
+    }
+    ui::table(&rows)
+}
