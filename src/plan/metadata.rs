@@ -36,14 +36,9 @@ impl StageBuilder<'_> {
                 value.as_deref(),
                 given.is_some() || argument.default.is_some(),
             );
-            // An ENV of the name, the base's included, always wins, whichever comes first.
-            let has_env = self.state.config.config.env.iter().any(|line| {
-                line.strip_prefix(name.as_str())
-                    .is_some_and(|rest| rest.starts_with('='))
-            });
+            // Over an ENV of the name, the base's included; the image keeps that one's value.
             if let Some(value) = &value
                 && is_variable(name)
-                && !has_env
             {
                 self.state.environment.set(name, value);
             }

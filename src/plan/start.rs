@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) config: ImageConfig,
     pub(super) history: Vec<HistoryItem>,
     pub(super) root: StepId,
-    /// ENV and ARG together, as RUN and expansion see them. An ENV of a name, the base's included, goes before any ARG.
+    /// ENV and ARG together, as RUN and expansion see them: whichever instruction set a name last has it. A stage begins with ENV's.
     pub(super) environment: Environment,
     /// Declared arguments, in order; RUN's history names them.
     pub(super) arguments: Vec<(String, Option<String>)>,

@@ -41,18 +41,22 @@ fn arguments_of_one_line_see_those_before_them_and_env_does_not() {
 }
 
 #[test]
-fn an_env_beats_an_arg_of_its_name_whichever_comes_first() {
+fn of_an_env_and_an_arg_of_one_name_the_later_counts() {
     check(
         case(&stage("ARG A=arg\nENV A=env")).arg("A", "given"),
         "A=env",
     );
-    check(case(&stage("ENV A=env\nARG A=arg")), "A=env");
+    check(case(&stage("ENV A=env\nARG A=arg")), "A=arg");
+    // An argument without a value takes nothing away.
     check(case(&stage("ENV A=env\nARG A")), "A=env");
-    check(case(&stage("ENV A=env\nARG A")).arg("A", "given"), "A=env");
+    check(
+        case(&stage("ENV A=env\nARG A")).arg("A", "given"),
+        "A=given",
+    );
     let inherited = case("FROM a\nARG A\nRUN x").image("a", |config| {
         config.env = vec!["A=base".into()];
     });
-    check(inherited.arg("A", "given"), "A=base");
+    check(inherited.arg("A", "given"), "A=given");
 }
 
 #[test]
