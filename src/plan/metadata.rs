@@ -29,13 +29,7 @@ impl StageBuilder<'_> {
                 (None, Some(default)) => Some(self.expand(default)?),
                 (None, None) => self.planning.globals.values.get(name).map(str::to_owned),
             };
-            let given = self.planning.build_args.get(name);
-            self.outline_arg(
-                argument,
-                span,
-                value.as_deref(),
-                given.is_some() || argument.default.is_some(),
-            );
+            self.outline_arg(argument, span, value.as_deref());
             // Over an ENV of the name, the base's included; the image keeps that one's value.
             if let Some(value) = &value
                 && is_variable(name)

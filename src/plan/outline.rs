@@ -209,21 +209,19 @@ impl StageBuilder<'_> {
         done.unwrap_or(());
     }
 
-    /// Notes an argument that this stage declares. `own` tells whether its value is the stage's own and not a global one's.
+    /// Notes an argument that this stage declares. One without a default is the global one of its name, if there is one.
     pub(super) fn outline_arg(
         &self,
         argument: &ArgDeclaration,
         instruction: Span,
         value: Option<&str>,
-        own: bool,
     ) {
         let Some(collected) = self.planning.outline else {
             return;
         };
         let name = &argument.name.value;
         let mut collected = collected.borrow_mut();
-        let is_global = self.planning.globals.knows(name);
-        if !own && is_global {
+        if argument.default.is_none() && self.planning.globals.knows(name) {
             collected.global.insert(name.clone());
             return;
         }

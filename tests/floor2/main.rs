@@ -5,6 +5,7 @@
 mod support;
 
 mod cache;
+mod check;
 mod command;
 mod copy;
 mod errors;

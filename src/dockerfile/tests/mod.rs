@@ -1,5 +1,6 @@
 //! The border of the room: text in, syntax and diagnostics out, as tables.
 
+mod documents;
 mod expansion;
 mod grammar;
 mod ignoring;
