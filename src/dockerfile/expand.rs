@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::replace::{self, Length};
+use super::work;
 
 /// An expanded word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -424,7 +425,9 @@ impl<'a> Expander<'a> {
 
     fn skip_while(&mut self, accept: impl Fn(char) -> bool) {
         let rest = &self.text[self.at..];
-        self.at += rest.find(|next| !accept(next)).unwrap_or(rest.len());
+        let skipped = rest.find(|next| !accept(next)).unwrap_or(rest.len());
+        work::note(skipped);
+        self.at += skipped;
     }
 
     fn peek(&self) -> Option<char> {
@@ -432,6 +435,7 @@ impl<'a> Expander<'a> {
     }
 
     fn next(&mut self) -> Option<char> {
+        work::note(1);
         let next = self.peek()?;
         self.at += next.len_utf8();
         Some(next)

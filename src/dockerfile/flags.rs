@@ -5,6 +5,7 @@
 
 use super::Word;
 use super::words::FlagWord;
+use super::work;
 use crate::vocab::{Diagnostic, Span, Spanned, nearest};
 
 /// What values a flag takes.
@@ -23,7 +24,10 @@ pub(super) type KnownFlag = (&'static str, FlagKind);
 /// The flags that were given rightly.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
+    /// Each at most once.
     given: Vec<Given>,
+    /// Flags that may come any number of times.
+    lists: Vec<Given>,
 }
 
 #[derive(Debug)]
@@ -45,7 +49,8 @@ impl Flags {
         let mut flags = Flags::default();
         for word in words {
             match flags.one(instruction, word, known) {
-                Ok(given) => flags.given.push(given),
+                Ok((given, FlagKind::List)) => flags.lists.push(given),
+                Ok((given, _)) => flags.given.push(given),
                 Err(diagnostic) => diagnostics.push(*diagnostic),
             }
         }
@@ -57,8 +62,9 @@ impl Flags {
         instruction: &str,
         word: &FlagWord<'_>,
         known: &[KnownFlag],
-    ) -> Result<Given, Box<Diagnostic>> {
+    ) -> Result<(Given, FlagKind), Box<Diagnostic>> {
         let span = word.part.span();
+        work::note(1 + self.given.len());
         let Some(&(name, kind)) = known.iter().find(|(name, _)| *name == word.name) else {
             return Err(Box::new(unknown(instruction, word, known)));
         };
@@ -86,7 +92,7 @@ impl Flags {
                 return Err(Box::new(problem.hint(format!("write `--{name}=…`"))));
             }
         };
-        Ok(Given { name, value, span })
+        Ok((Given { name, value, span }, kind))
     }
 
     /// Returns the value of a flag; an empty one counts as not given.
@@ -99,7 +105,7 @@ impl Flags {
 
     /// Returns the values of a flag in order, and the place of each flag.
     pub(super) fn list(&self, name: &str) -> impl Iterator<Item = (Word, Span)> {
-        self.given
+        self.lists
             .iter()
             .filter(move |given| given.name == name)
             .map(|given| (given.value.clone(), given.span))

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use super::work;
+
 /// What a text is, seen as JSON.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Json {
@@ -34,6 +36,7 @@ pub(super) fn read(text: &str) -> Json {
 }
 
 fn is_array(text: &str) -> bool {
+    work::note(text.len());
     serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text).is_ok()
 }
 
@@ -122,6 +125,7 @@ impl Reader<'_> {
     }
 
     fn next(&mut self) -> Option<char> {
+        work::note(1);
         let next = self.text[self.at..].chars().next()?;
         self.at += next.len_utf8();
         Some(next)

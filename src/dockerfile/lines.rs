@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::Word;
+use super::{Word, work};
 use crate::vocab::{Span, Spanned};
 
 /// One instruction's text on one line, with the way back to the file.
@@ -42,6 +42,7 @@ impl Joined {
 
     /// Returns the place in the file of the byte at `at`.
     fn offset(&self, at: usize) -> usize {
+        work::note(1);
         let after = self.pieces.partition_point(|&(start, _)| start <= at);
         match after
             .checked_sub(1)
@@ -251,6 +252,7 @@ impl<'a> Lines<'a> {
         let start = self.at;
         let rest = &self.text[start..];
         let length = rest.find('\n').map_or(rest.len(), |newline| newline + 1);
+        work::note(length);
         self.at += length;
         let line = rest[..length].trim_end_matches(['\r', '\n']);
         self.line_end = start + line.len();

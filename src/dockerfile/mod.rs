@@ -30,6 +30,7 @@ mod parse;
 mod replace;
 mod rules;
 mod words;
+mod work;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use super::json::{self, Json};
 use super::lines::{Lines, Logical, Part};
 use super::parse::Line;
 use super::words::{self, Header};
+use super::work;
 use crate::vocab::{Diagnostic, Span};
 
 /// One instruction.
@@ -223,6 +224,7 @@ impl<'a> LineCounter<'a> {
     }
 
     fn line(&mut self, place: usize) -> usize {
+        work::note(place.saturating_sub(self.at));
         let passed = &self.bytes[self.at..place.max(self.at)];
         self.line += passed.iter().filter(|&&byte| byte == b'\n').count();
         self.at += passed.len();

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::lines::Part;
+use super::work;
 
 /// An instruction's line, cut at the top level.
 #[derive(Clone, Debug)]
@@ -90,6 +91,7 @@ fn flag_word(text: Part<'_>) -> (FlagWord<'_>, usize) {
     let mut end = text.as_str().len();
     let mut characters = text.as_str().char_indices();
     while let Some((at, character)) = characters.next() {
+        work::note(1);
         match (quote, character) {
             (None, blank) if blank.is_whitespace() => {
                 end = at;
@@ -121,6 +123,7 @@ fn flag_word(text: Part<'_>) -> (FlagWord<'_>, usize) {
 pub(super) fn split_blanks<'a>(part: Part<'a>, atoms: &[Range<usize>]) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let text = part.as_str();
+    work::note(text.len());
     let base = part.range().start;
     let mut start = None;
     let mut skip_to = 0;
@@ -149,6 +152,7 @@ pub(super) fn split_blanks<'a>(part: Part<'a>, atoms: &[Range<usize>]) -> Vec<Pa
 /// an escape character at the very end.
 pub(super) fn split_quoted(part: Part<'_>, escape: char) -> Vec<Part<'_>> {
     let text = part.as_str();
+    work::note(text.len());
     let mut parts = Vec::new();
     let mut start = None;
     let mut quote = None;

@@ -8,6 +8,7 @@ mod lints;
 mod mistakes;
 mod nodes;
 mod properties;
+mod size;
 
 use std::fmt::Write as _;
 

@@ -79,6 +79,9 @@ fn line() -> impl Strategy<Value = String> {
 /// All spans lie in the text, at characters' borders.
 fn assert_spans(text: &str) {
     let (dockerfile, diagnostics) = parse(text);
+    let checks = Checks::new(&dockerfile, None).unwrap();
+    drop(checks.verdict(&checks.wanted(diagnostics.clone())));
+    assert_nodes(text, &dockerfile, &diagnostics);
     for label in diagnostics.iter().flat_map(|diagnostic| &diagnostic.labels) {
         assert!(
             text.get(label.span.start..label.span.end).is_some(),
@@ -98,6 +101,32 @@ fn assert_spans(text: &str) {
         }
     }
     assert!(!dockerfile.stages.is_empty() || diagnostics.iter().any(|d| d.is_error()));
+}
+
+/// The flat nodes are those of the syntax: one for each instruction, on lines that follow each other.
+fn assert_nodes(text: &str, dockerfile: &Dockerfile, diagnostics: &[crate::vocab::Diagnostic]) {
+    let Ok((nodes, escape)) = super::super::nodes(text) else {
+        assert!(diagnostics.iter().any(|one| one.is_error()), "{text:?}");
+        return;
+    };
+    assert_eq!(escape, dockerfile.escape);
+    let lines = text.matches('\n').count() + 1;
+    let mut last = 0;
+    for node in &nodes {
+        let (first, end) = node.lines;
+        assert!(
+            last < first && first <= end && end <= lines,
+            "{text:?} {node:?}"
+        );
+        last = end;
+    }
+    if !diagnostics.iter().any(|one| one.is_error()) {
+        assert_eq!(
+            nodes.len(),
+            dockerfile.instruction_spans().count(),
+            "{text:?}"
+        );
+    }
 }
 
 /// A slow reading of one pattern: all ways, one character after the other.
@@ -236,6 +265,21 @@ proptest! {
         assert_spans(&text);
         // Only that it returns.
         drop(parse_trigger(&text));
+    }
+
+    #[test]
+    fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        assert_spans(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn no_flags_make_the_parser_panic(keyword in "(RUN|COPY|ADD|FROM|HEALTHCHECK|ONBUILD RUN)", flags in prop::collection::vec("--[a-z-]{0,12}(=[a-z0-9=,./\"'\\\\ $]{0,16})?", 0..6), rest in "[a-z<\"\\[\\]' \n]{0,20}") {
+        assert_spans(&format!("FROM x\n{keyword} {} {rest}\n", flags.join(" ")));
+    }
+
+    #[test]
+    fn no_heredocs_make_the_parser_panic(marks in prop::collection::vec("[0-9]?<<-?['\"]?[A-C]{1,2}['\"]?", 1..4), lines in prop::collection::vec("\t?[A-C$\\\\]{0,3}\r?", 0..8)) {
+        assert_spans(&format!("FROM x\nRUN {}\n{}", marks.join(" "), lines.join("\n")));
     }
 
     #[test]
