@@ -33,14 +33,14 @@ fn shown(node: &Node) -> String {
 
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
-    let (nodes, _) = super::super::nodes(text).unwrap();
+    let (nodes, _) = nodes(text).unwrap();
     let found: Vec<String> = nodes.iter().map(shown).collect();
     assert_eq!(found, expected, "{text:?}");
 }
 
 #[track_caller]
 fn fails(text: &str, messages: usize) {
-    let mistakes = super::super::nodes(text).unwrap_err();
+    let mistakes = nodes(text).unwrap_err();
     assert_eq!(mistakes.len(), messages, "{text:?}: {mistakes:?}");
 }
 
@@ -130,7 +130,7 @@ fn triggers_and_heredocs() {
 #[test]
 fn lines_of_nodes() {
     let text = "# escape=`\n\nFROM a `\n# c\n\n  AS b\nRUN <<E\n1\nE\n`\nCOPY a b `\n\n# end";
-    let (nodes, escape) = super::super::nodes(text).unwrap();
+    let (nodes, escape) = nodes(text).unwrap();
     let lines: Vec<_> = nodes.iter().map(|node| node.lines).collect();
     assert_eq!((lines, escape), (vec![(3, 6), (7, 9), (10, 13)], '`'));
 }

@@ -105,7 +105,7 @@ fn assert_spans(text: &str) {
 
 /// The flat nodes are those of the syntax: one for each instruction, on lines that follow each other.
 fn assert_nodes(text: &str, dockerfile: &Dockerfile, diagnostics: &[crate::vocab::Diagnostic]) {
-    let Ok((nodes, escape)) = super::super::nodes(text) else {
+    let Ok((nodes, escape)) = nodes(text) else {
         assert!(diagnostics.iter().any(|one| one.is_error()), "{text:?}");
         return;
     };
