@@ -11,8 +11,8 @@ use crate::rootfs::Times;
 use crate::solve::{ChainLayer, Solution};
 use crate::store::Store;
 use crate::vocab::{
-    BuildRequest, Cancel, Descriptor, Diagnostic, Event, EventSink, ExitCode, ImageRef, OutputSpec,
-    Summary, SummaryImage, VertexId,
+    BuildRequest, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode, ImageRef,
+    OutputSpec, Summary, SummaryImage, VertexId,
 };
 use crate::worker::Machine;
 
@@ -228,7 +228,7 @@ fn push_image(
 }
 
 /// Returns which repositories base layers came from.
-fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(crate::vocab::Digest, ImageRef)> {
+fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(Digest, ImageRef)> {
     let mut found = Vec::new();
     for output in &graph.outputs {
         for layer in solution.chain(graph, output.root) {
@@ -308,6 +308,15 @@ impl Task<'_> {
 }
 
 impl Delivered {
+    /// Returns the result's ID: of an image the digest of its config, as `docker build` has it, of an index its own.
+    fn id(&self) -> Option<Digest> {
+        let top = self.top.as_ref()?.digest;
+        match self.images.as_slice() {
+            [image] if image.manifest.digest == top => Some(image.config.digest),
+            _ => Some(top),
+        }
+    }
+
     /// Writes `--iidfile` and `--metadata-file`.
     fn write_files(&self, request: &BuildRequest) -> Result<(), Failure> {
         let write = |path: &Path, text: &[u8]| {
@@ -321,12 +330,7 @@ impl Delivered {
         };
         let top = self.top.as_ref();
         if let Some(path) = &request.iidfile {
-            // One platform: the image's ID is its config's digest, as `docker build` writes it.
-            let id = match (self.images.as_slice(), top) {
-                ([image], _) => image.config.digest.to_string(),
-                (_, Some(top)) => top.digest.to_string(),
-                (_, None) => String::new(),
-            };
+            let id = self.id().map(|id| id.to_string()).unwrap_or_default();
             write(path, id.as_bytes())?;
         }
         if let Some(path) = &request.metadata_file {
@@ -403,6 +407,7 @@ impl Delivered {
             })
             .collect();
         Summary {
+            id: self.id(),
             images,
             steps: steps.count(),
             cached,

@@ -23,7 +23,7 @@ impl EventSink for Quiet {
                 drop(std::io::stderr().lock().write_all(text.as_bytes()));
             }
             Event::Done(summary) => {
-                for id in summary.images.iter().filter_map(|image| image.id) {
+                if let Some(id) = summary.id {
                     drop(
                         std::io::stdout()
                             .lock()

@@ -67,6 +67,8 @@ pub enum Event {
 /// What was made.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
+    /// The result's ID: the digest of the image's config, or of the index if one was made.
+    pub id: Option<Digest>,
     pub images: Vec<SummaryImage>,
     pub steps: usize,
     pub cached: usize,

@@ -280,7 +280,8 @@ fn several_platforms_can_leave_as_files_and_as_an_image() {
     lab.file("f", "content");
     lab.dockerfile("FROM scratch\nARG TARGETARCH\nCOPY f /$TARGETARCH\n");
     let (out, id) = (lab.path("out"), lab.path("id"));
-    lab.build(&[
+    let ran = lab.build(&[
+        "-q",
         "--platform",
         "linux/amd64,linux/arm64",
         "-t",
@@ -289,12 +290,13 @@ fn several_platforms_can_leave_as_files_and_as_an_image() {
         id.to_str().unwrap(),
         "-o",
         &format!("type=local,dest={}", out.display()),
-    ])
-    .succeeds();
+    ]);
+    ran.succeeds();
     for architecture in ["amd64", "arm64"] {
         let path = out.join(format!("linux_{architecture}/{architecture}"));
         assert_eq!(fs::read_to_string(path).unwrap(), "content");
     }
     let id = fs::read_to_string(id).unwrap();
     assert_eq!(lab.inspect("multi")[0]["digest"], id.trim());
+    assert_eq!(ran.stdout.trim(), id);
 }
