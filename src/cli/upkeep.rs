@@ -45,11 +45,12 @@ pub(super) fn prune(global: &Global, args: &Prune) -> Result<(), Failure> {
         "removed"
     };
     print(&format!(
-        "{verb} {} images, {} layers, {} blobs, {} records: {}\n",
+        "{verb} {} images, {} layers, {} blobs, {} records, {} cache mounts: {}\n",
         pruned.images.count,
         pruned.layers.count,
         pruned.blobs.count,
         pruned.records.count,
+        pruned.mounts.count,
         ui::size(pruned.bytes())
     ));
     if let Some(error) = pruned.failures.first() {
@@ -69,6 +70,7 @@ pub(super) fn disk_usage(global: &Global, args: &Du) -> Result<(), Failure> {
         ("cached blobs", usage.blobs),
         ("records", usage.records),
         ("contexts", usage.contexts),
+        ("cache mounts", usage.mounts),
         ("temporary", usage.tmp),
         ("total", usage.total()),
     ];

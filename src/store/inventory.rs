@@ -14,7 +14,7 @@ use super::documents::PartKind;
 use super::images::Index;
 use super::packed::{self, Packed};
 use super::records::{self, Record};
-use super::{Store, StoreError, disk};
+use super::{Store, StoreError, disk, tree};
 use crate::vocab::{CacheKey, Digest, LayerId};
 
 /// What the store's directories hold. Sizes are what the files say, so that nothing has to be walked.
@@ -26,6 +26,8 @@ pub(super) struct Inventory {
     pub(super) packed: Vec<FoundPacked>,
     pub(super) blobs: BTreeMap<Digest, u64>,
     pub(super) contexts: Vec<FoundFile>,
+    /// Copies of cache mounts. Their sizes are walked: nobody knows them but the files.
+    pub(super) mounts: Vec<FoundFile>,
     /// What a crash has torn, and directories of layers that are on their way out. Nobody sees them.
     pub(super) junk: Vec<PathBuf>,
 }
@@ -104,6 +106,18 @@ impl Store {
         }
         for (_, path) in disk::entries(&self.path("contexts"))? {
             inventory.contexts.extend(found_file(&path));
+        }
+        for (_, cache) in disk::entries(&self.path("mounts"))? {
+            for (_, path) in disk::entries(&cache)? {
+                let lock = path.join("lock").symlink_metadata();
+                let used = lock.and_then(|lock| lock.modified());
+                inventory.mounts.push(FoundFile {
+                    // Outside of the namespace some directories cannot be read, and steps may be writing: then it is what can be.
+                    bytes: tree::size(&path.join("fs")).unwrap_or(0),
+                    used: used.unwrap_or(SystemTime::UNIX_EPOCH),
+                    path,
+                });
+            }
         }
         Ok(inventory)
     }

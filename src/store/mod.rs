@@ -18,6 +18,7 @@
 //!     fs/                        the unpacked tree: overlay's lower directory
 //!   packed/LAYERID/VARIANT.json  a layer's packed form: diff ID, blob, members (VARIANT: tar, gzip-6, zstd-3, gzip-6@EPOCH)
 //!   records/KK/KEY.json          a step's result; the file's modification time is its last use, to the day
+//!   mounts/KEY/N/                a copy of a cache mount: `fs/`, which steps write to, and `lock`, whose time is the last use
 //!   contexts/HASH                what the context room remembers of one directory
 //!   unsynced/BOOTID/LAYERID      empty: the layer was made during that boot and may not have reached the disk
 //!   locks/KEY                    exists while a process holds or wants the lock of a key; holds the holder's pid
@@ -56,7 +57,7 @@
 //!
 //! Any number of processes may share a store. Two that make the same thing both succeed: the second finds it there and drops
 //! its own. [`Store::lock`] is for not doing work twice, not for soundness. All files belong to the user who runs the
-//! builder, also when they were made as "root" of a user namespace; only the contents of `layers/*/fs` may belong to other
+//! builder, also when they were made as "root" of a user namespace; only the contents of `layers/*/fs` and `mounts/*/*/fs` may belong to other
 //! IDs, so removing layers (`prune`, `sweep`) needs the namespace and nothing else does.
 
 mod blobs;
@@ -69,6 +70,7 @@ mod images;
 mod inventory;
 mod layers;
 mod lock;
+mod mounts;
 mod packed;
 mod prune;
 mod records;
@@ -84,6 +86,7 @@ pub use home::Store;
 pub use images::StoredImage;
 pub use layers::{Layer, PendingLayer};
 pub use lock::{InUse, Lock, TryLock};
+pub use mounts::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
 pub use packed::{Packed, PackedMember};
 pub use prune::{PruneOptions, Pruned, Tally};
 pub use records::Record;

@@ -5,10 +5,11 @@
 //! before other records, records before the layers and packed forms that they speak of, packed forms before blobs.
 
 use std::cmp::Reverse;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::inventory::{ImageHolds, Inventory, Marks};
+use super::inventory::{FoundFile, ImageHolds, Inventory, Marks};
 use super::session::Session;
 use super::{Store, StoreError, disk, tree};
 use crate::vocab::{CacheKey, Digest, LayerId};
@@ -18,11 +19,11 @@ use crate::vocab::{CacheKey, Digest, LayerId};
 /// Named images stay whatever the options say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PruneOptions {
-    /// The whole cache: also all records (unless another field spares them), and the unpacked trees of images.
+    /// The whole cache: also all records and cache mounts (unless another field spares them), and the unpacked trees of images.
     pub all: bool,
-    /// Records that were not used for so long (uses are noted to the day). With `all`, only those.
+    /// Records and cache mounts that were not used for so long (uses of records are noted to the day). With `all`, only those.
     pub older_than: Option<Duration>,
-    /// The least recently used records, until what is left of the store is not larger. With `all`, only those.
+    /// The least recently used records and cache mounts, until what is left of the store is not larger. With `all`, only those.
     pub keep_bytes: Option<u64>,
     /// Only tell.
     pub dry_run: bool,
@@ -45,6 +46,8 @@ pub struct Pruned {
     /// Records and packed forms.
     pub records: Tally,
     pub contexts: Tally,
+    /// Copies of cache mounts.
+    pub mounts: Tally,
     /// What could not be removed. The rest was.
     pub failures: Vec<StoreError>,
 }
@@ -58,6 +61,7 @@ impl Pruned {
             self.blobs,
             self.records,
             self.contexts,
+            self.mounts,
         ]
         .iter()
         .map(|tally| tally.bytes)
@@ -74,6 +78,7 @@ pub(super) struct Plan {
     pub(super) layers: Vec<(LayerId, u64)>,
     pub(super) blobs: Vec<(Digest, u64)>,
     pub(super) contexts: Vec<(PathBuf, u64)>,
+    pub(super) mounts: Vec<(PathBuf, u64)>,
     pub(super) junk: Vec<PathBuf>,
 }
 
@@ -116,6 +121,8 @@ impl Store {
             .retain(|(digest, _)| note(disk::remove_file(&self.blob_path(digest))));
         plan.contexts
             .retain(|(path, _)| note(disk::remove_file(path)));
+        plan.mounts
+            .retain(|(path, _)| note(discard_mount(path, session.as_deref(), &mut trash)));
         for path in &plan.junk {
             note(tree::remove(path).map(|()| true));
         }
@@ -172,15 +179,28 @@ impl Store {
                 marks.image(&digest, image_holds)?;
             }
         }
-        let contexts: u64 = inventory.contexts.iter().map(|file| file.bytes).sum();
-        for key in kept_records(inventory, options, cutoff) {
+        // What is kept besides what is marked.
+        let mut others: u64 = inventory.contexts.iter().map(|file| file.bytes).sum();
+        let mut kept_mounts = BTreeSet::new();
+        for kept in kept(inventory, options, cutoff) {
             let checkpoint = marks.checkpoint();
-            marks.record(&key)?;
-            let left = marks.bytes().saturating_add(contexts);
+            match kept {
+                Kept::Record(key) => marks.record(&key)?,
+                Kept::Mount(copy) => others = others.saturating_add(copy.bytes),
+            }
+            let left = marks.bytes().saturating_add(others);
             if options.keep_bytes.is_some_and(|keep| left > keep) {
                 // This one and all that were used less recently.
                 marks.take_back(checkpoint);
                 break;
+            }
+            if let Kept::Mount(copy) = kept {
+                kept_mounts.insert(&copy.path);
+            }
+        }
+        for copy in &inventory.mounts {
+            if !kept_mounts.contains(&copy.path) {
+                plan.mounts.push((copy.path.clone(), copy.bytes));
             }
         }
         let mut records: Vec<_> = inventory
@@ -261,7 +281,7 @@ impl Store {
     }
 
     fn remove_empty_folders(&self) {
-        for parent in ["records", "packed"] {
+        for parent in ["records", "packed", "mounts"] {
             for (_, folder) in disk::entries(&self.path(parent)).unwrap_or_default() {
                 // Fails where something is in it, which is as it should be.
                 drop(std::fs::remove_dir(folder));
@@ -291,34 +311,65 @@ impl Plan {
                 bytes: records.bytes + packed.bytes,
             },
             contexts: sum(&self.contexts),
+            mounts: sum(&self.mounts),
             failures: Vec::new(),
         }
     }
 }
 
-/// Returns the records that the options spare and that can still hit, the most recently used first.
-fn kept_records(
-    inventory: &Inventory,
+/// Moves a copy of a cache mount out of sight, or removes it in its place.
+fn discard_mount(
+    path: &Path,
+    session: Option<&Session>,
+    trash: &mut Vec<PathBuf>,
+) -> Result<bool, StoreError> {
+    let moved = session
+        .map(Session::unique)
+        .filter(|to| std::fs::rename(path, to).is_ok());
+    match moved {
+        Some(to) => trash.push(to),
+        None => tree::remove(path)?,
+    }
+    Ok(true)
+}
+
+/// What the options spare.
+#[derive(Clone, Copy)]
+enum Kept<'a> {
+    Record(CacheKey),
+    Mount(&'a FoundFile),
+}
+
+/// Returns the records and cache mounts that the options spare, records only if they can still hit; the most recently used
+/// first.
+fn kept<'a>(
+    inventory: &'a Inventory,
     options: &PruneOptions,
     cutoff: Option<SystemTime>,
-) -> Vec<CacheKey> {
-    let mut kept: Vec<_> = inventory
+) -> Vec<Kept<'a>> {
+    let spares = |used: SystemTime| match (cutoff, options.keep_bytes) {
+        (Some(cutoff), _) => used >= cutoff,
+        (None, Some(_)) => true,
+        (None, None) => !options.all,
+    };
+    let records = inventory
         .records
         .iter()
         .filter(|(_, found)| {
             let layer = found.record.layer;
             layer.is_none_or(|layer| inventory.layers.contains_key(&layer))
         })
-        .filter(|(_, found)| match (cutoff, options.keep_bytes) {
-            (Some(cutoff), _) => found.file.used >= cutoff,
-            (None, Some(_)) => true,
-            (None, None) => !options.all,
-        })
+        .map(|(key, found)| (found.file.used, &found.file.path, Kept::Record(*key)));
+    let mounts = inventory.mounts.iter();
+    let mounts = mounts.map(|copy| (copy.used, &copy.path, Kept::Mount(copy)));
+    let mut kept: Vec<_> = records
+        .chain(mounts)
+        .filter(|(used, ..)| spares(*used))
         .collect();
-    kept.sort_by(|(a_key, a), (b_key, b)| {
-        b.file.used.cmp(&a.file.used).then_with(|| a_key.cmp(b_key))
+    kept.sort_by(|(a_used, a_path, _), (b_used, b_path, _)| {
+        b_used.cmp(a_used).then_with(|| a_path.cmp(b_path))
     });
-    kept.into_iter().map(|(key, _)| *key).collect()
+    kept.into_iter().map(|(.., kept)| kept).collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct DiskUsage {
     pub records: Usage,
     /// What is remembered of build contexts.
     pub contexts: Usage,
+    /// Copies of cache mounts.
+    pub mounts: Usage,
     /// Running builds, and what dead ones left.
     pub tmp: Usage,
 }
@@ -40,6 +42,7 @@ impl DiskUsage {
             self.blobs,
             self.records,
             self.contexts,
+            self.mounts,
             self.tmp,
         ];
         kinds.iter().fold(Usage::default(), |sum, kind| Usage {
@@ -90,6 +93,7 @@ impl Store {
             blobs: blobs_of(false),
             records: Usage::of(records.chain(packed).map(|file| file.bytes)),
             contexts: Usage::of(inventory.contexts.iter().map(|file| file.bytes)),
+            mounts: Usage::of(inventory.mounts.iter().map(|copy| copy.bytes)),
             tmp: self.tmp_usage()?,
         };
         let plan = self.plan(
@@ -109,6 +113,7 @@ impl Store {
         let files = plan.records.iter().chain(&plan.packed);
         usage.records.reclaimable = files.map(|(_, size)| size).sum();
         usage.contexts.reclaimable = plan.contexts.iter().map(|(_, size)| size).sum();
+        usage.mounts.reclaimable = plan.mounts.iter().map(|(_, size)| size).sum();
         Ok(usage)
     }
 
