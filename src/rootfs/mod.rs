@@ -28,6 +28,7 @@ mod parcel;
 mod remove;
 mod resolve;
 mod stat;
+mod subtree;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -45,6 +46,7 @@ pub use extract::extract_archive;
 pub use overlay::{MAX_LOWERS, mount_overlay, write_stub_layer};
 pub use remove::{remove_tree, tree_size};
 pub use stat::{FileKind, Stat};
+pub use subtree::subtree;
 pub use times::Times;
 pub use tree::Tree;
 pub use users::{Owner, User, lookup_owner, lookup_user};

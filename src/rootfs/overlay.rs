@@ -282,7 +282,7 @@ fn mount_as_one_text(stack: &Stack<'_>, scratch: &Scratch) -> Result<OwnedFd, Ro
 
 /// Runs `mount` in a thread with a mount namespace and working directory of its own, and a scratch file system in it. All of it
 /// ends with the thread: nothing is seen outside, nothing is left when the process is killed.
-fn in_own_namespace(
+pub(super) fn in_own_namespace(
     mount: impl FnOnce(&Scratch) -> Result<OwnedFd, RootfsError> + Send,
 ) -> Result<OwnedFd, RootfsError> {
     let enter = || -> Result<OwnedFd, RootfsError> {
@@ -301,7 +301,7 @@ fn in_own_namespace(
 
 /// A file system in memory, seen by one thread: a home for empty directories (a deleted one cannot be listed, so it would not
 /// do) and a place to mount on.
-struct Scratch(OwnedFd);
+pub(super) struct Scratch(OwnedFd);
 
 impl Scratch {
     fn mount() -> Result<Scratch, RootfsError> {
@@ -335,7 +335,7 @@ impl Scratch {
         made.map_err(|error| mount_error("make an empty directory", None, error))
     }
 
-    fn mount_point(&self) -> Result<String, RootfsError> {
+    pub(super) fn mount_point(&self) -> Result<String, RootfsError> {
         rustix::fs::mkdirat(&self.0, "root", Mode::RWXU)
             .map_err(|error| mount_error("make a mount point", None, error))?;
         Ok(format!("{}/root", proc_path(&self.0)))
@@ -375,7 +375,11 @@ impl Names {
 }
 
 /// Joins the error number and what the kernel wrote into the context's log.
-fn mount_error(step: &'static str, context: Option<&OwnedFd>, error: Errno) -> RootfsError {
+pub(super) fn mount_error(
+    step: &'static str,
+    context: Option<&OwnedFd>,
+    error: Errno,
+) -> RootfsError {
     let mut log = String::new();
     if let Some(context) = context {
         let mut message = [0; 1024];

@@ -1,6 +1,7 @@
 //! What the mount itself promises.
 
 use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -226,4 +227,40 @@ fn the_stub_layer_has_the_mount_points_and_is_always_the_same() {
         names,
         ["dev", "etc", "etc/hosts", "etc/resolv.conf", "proc", "sys"]
     );
+}
+
+#[test]
+fn a_part_of_a_root_is_a_mount_by_itself() {
+    if !can_mount("a_part_of_a_root_is_a_mount_by_itself") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let layer = room.dir("layer");
+    fs::create_dir_all(layer.join("a/b")).unwrap();
+    fs::write(layer.join("a/b/file"), "content").unwrap();
+    std::os::unix::fs::symlink("/a/b", layer.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../../../etc", layer.join("out")).unwrap();
+    let old = subtree::subtree_as_old_kernels_need_it;
+    let new = |root: &OwnedFd, path: &[u8]| subtree(root.try_clone().unwrap(), path);
+    type Way<'a> = &'a dyn Fn(&OwnedFd, &[u8]) -> Result<OwnedFd, RootfsError>;
+    for way in [&new as Way<'_>, &old] {
+        for (path, inner, wanted) in [
+            ("/a/b", "/file", Some("content")),
+            ("link", "/file", Some("content")),
+            ("/link/file", "", Some("content")),
+            ("/a/../a", "/b/file", Some("content")),
+            ("/out", "", None),
+            ("/none", "", None),
+        ] {
+            let root = mount_overlay(std::slice::from_ref(&layer), None).unwrap();
+            let part = way(&root, path.as_bytes());
+            drop(root);
+            let found = part.ok().map(|part| {
+                let at = format!("/proc/self/fd/{}{inner}", part.as_raw_fd());
+                fs::read_to_string(at).unwrap()
+            });
+            assert_eq!(found.as_deref(), wanted, "{path}");
+        }
+    }
 }
