@@ -4,16 +4,22 @@
 //! are fetched and unpacked first, all at once, and only when a step needs their files. Owns no state but the store's.
 
 mod add;
+mod agent;
 mod base;
 mod chmod;
 mod copy;
 mod facts;
 mod kept;
+mod keys;
 mod machine;
 mod pack;
+mod redact;
 mod root;
 mod steps;
+mod wire;
 
+pub use agent::AgentAccess;
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
+pub use keys::{KeyError, PrivateKey};
 pub use machine::{LocalDirectory, Machine, Setup};
 pub use steps::now;
