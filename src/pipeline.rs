@@ -9,9 +9,11 @@ mod check;
 mod deliver;
 mod failure;
 mod forecast;
+mod foreign;
 mod images;
 mod import;
 mod inputs;
+mod lending;
 mod stored;
 mod transfer;
 
@@ -47,6 +49,7 @@ pub fn build(
     }
     let store = Store::open(&request.root).map_err(|error| failure::store(&error))?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
+    lending::check(request)?;
     let inputs = Inputs::read(request, events)?;
     let tasks = TaskIds::default();
     let graph = bases::plan(request, &inputs, &store, events, &tasks)?;
@@ -61,11 +64,13 @@ pub fn build(
             solution
         }
         None => {
+            machine.lend(lending::read(request, events)?);
             sandbox::enter().map_err(|error| failure::sandbox(&error))?;
             sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
             sandbox::raise_file_limit();
             events.emit(Event::Entered);
+            foreign::check(request, &graph, &known, cancel)?;
             store.sweep().map_err(|error| failure::store(&error))?;
             let schedule = Schedule {
                 graph: &graph,

@@ -126,6 +126,18 @@ pub(super) struct Build {
     /// Network of RUN
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(super) network: Network,
+    /// Give a secret to steps that ask for it: id=ID[,src=FILE|,env=NAME]
+    #[arg(long, value_name = "SPEC")]
+    pub(super) secret: Vec<String>,
+    /// Give an SSH agent to steps that ask for it: ID[=SOCKET|KEY[,KEY]] [default: the agent of SSH_AUTH_SOCK]
+    #[arg(long, value_name = "SPEC")]
+    pub(super) ssh: Vec<String>,
+    /// Let steps ask for more: network.host, security.insecure, device[=NAME]
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub(super) allow: Vec<String>,
+    /// Run programs of another architecture with a static qemu-user, such as arm64=/usr/bin/qemu-aarch64-static
+    #[arg(long, value_name = "ARCH=PATH")]
+    pub(super) emulator: Vec<String>,
     /// Size of /dev/shm in RUN, such as 64m
     #[arg(long, value_name = "BYTES", default_value = "64m")]
     pub(super) shm_size: String,

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod debug;
 mod forecast;
+mod grants;
 mod images;
 mod output;
 mod registry;

@@ -11,7 +11,7 @@ use crate::vocab::{
 
 use super::args::{Build, Global, Network, Progress};
 use super::output::outputs;
-use super::usage;
+use super::{grants, usage};
 
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
 const JOBS_AT_LEAST: usize = 4;
@@ -81,6 +81,18 @@ pub(super) fn request(
             Network::Host => NetworkMode::Host,
             Network::None => NetworkMode::None,
         },
+        allowed: grants::allowed(&args.allow)?,
+        secrets: args
+            .secret
+            .iter()
+            .map(|text| grants::secret(text, &|name| std::env::var_os(name).is_some()))
+            .collect::<Result<_, _>>()?,
+        agents: grants::agents(&args.ssh)?,
+        emulators: args
+            .emulator
+            .iter()
+            .map(|text| grants::emulator(text))
+            .collect::<Result<_, _>>()?,
         shm_size: bytes("--shm-size", &args.shm_size)?,
         ulimits: args
             .ulimit

@@ -45,6 +45,7 @@ pub use directives::unknown_frontend;
 pub use expand::{ExpandError, Expanded, expand, expand_heredoc, expand_words};
 pub use glob::{Glob, PatternError};
 pub use ignore::{Decision, IgnorePatterns, ParentMatches};
+pub use mount::check_mount;
 pub use nodes::{Node, NodeHeredoc, nodes};
 pub use parse::{parse, parse_trigger};
 pub use rules::{RULES, Rule, rule};

@@ -74,6 +74,19 @@ pub(super) fn parse(value: &Word, span: Span, diagnostics: &mut Vec<Diagnostic>)
     mount
 }
 
+/// Checks a mount whose values are known, as [`parse`] checks those that have no variable.
+pub fn check_mount(mount: &MountFlag) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    for (key, value) in &mount.options {
+        if let Some(value) = value {
+            let problem = known_value_problem(&key.value, &value.value);
+            diagnostics.extend(problem.map(|problem| problem.at(value.span)));
+        }
+    }
+    check_together(mount, &mut diagnostics);
+    diagnostics
+}
+
 /// Splits an option and resolves its key.
 fn option(field: &str) -> Result<(&'static str, Option<&str>), Box<Diagnostic>> {
     let (written, value) = match field.split_once('=') {
@@ -122,6 +135,10 @@ fn value_problem(key: &str, value: &str) -> Option<Diagnostic> {
         }
         return None;
     }
+    known_value_problem(key, value)
+}
+
+fn known_value_problem(key: &str, value: &str) -> Option<Diagnostic> {
     let invalid = |wanted: &str| {
         Some(Diagnostic::error(format!(
             "invalid value of `{key}`: wanted {wanted}, found `{value}`"

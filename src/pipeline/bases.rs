@@ -57,6 +57,7 @@ pub(super) fn plan_inputs<'a>(
         named_contexts: &request.named_contexts,
         add_hosts: &request.add_hosts,
         network: request.network,
+        allowed: &request.allowed,
         shm_size: request.shm_size,
         ulimits: &request.ulimits,
         no_cache: request.no_cache,

@@ -7,8 +7,8 @@ use crate::layer::{LayerWriter, TarReader, decompress};
 use crate::plan::{Linting, PlanInputs, Planned, plan};
 use crate::store::Store;
 use crate::vocab::{
-    Compression, Descriptor, Diagnostic, DiffId, ExitCode, ImageRef, NetworkMode, Platform,
-    Timestamp,
+    Allowed, Compression, Descriptor, Diagnostic, DiffId, ExitCode, ImageRef, NetworkMode,
+    Platform, Timestamp,
 };
 
 use super::{Failure, failure, inputs};
@@ -138,6 +138,7 @@ fn config(request: &Import) -> Result<crate::image::ImageConfig, Failure> {
         named_contexts: &[],
         add_hosts: &[],
         network: NetworkMode::Default,
+        allowed: &Allowed::default(),
         shm_size: 0,
         ulimits: &[],
         no_cache: false,

@@ -17,6 +17,7 @@ const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 const SYNTAX: &str = "BUILDKIT_SYNTAX";
 /// Stands in for the `check` directive; the caller reads it.
 const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
+const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
 const PROXIES: [&str; 5] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -25,9 +26,8 @@ const PROXIES: [&str; 5] = [
     "ALL_PROXY",
 ];
 /// Switches of BuildKit that change nothing here.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 6] = [
     "BUILDKIT_BUILD_NAME",
-    "BUILDKIT_CACHE_MOUNT_NS",
     "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
     "BUILDKIT_GIT_ADVICE",
     "BUILDKIT_INLINE_CACHE",
@@ -94,6 +94,11 @@ impl BuildArgs {
         }
     }
 
+    /// Returns what keeps cache mounts of this build apart from equally named ones.
+    pub(super) fn cache_namespace(&self) -> &str {
+        self.get(CACHE_NAMESPACE).unwrap_or_default()
+    }
+
     /// Returns the proxy variables of RUN, each in both cases. Of two spellings of one name the one in lower case counts.
     pub(super) fn proxies(&self) -> Vec<(String, String)> {
         let mut proxies = Vec::new();
@@ -133,7 +138,15 @@ impl BuildArgs {
             .collect();
         for name in self.0.keys() {
             let is_proxy = PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
-            let known = [EPOCH, HOSTNAME, CHECK, MULTI_PLATFORM, SYNTAX].contains(&name.as_str())
+            let known = [
+                EPOCH,
+                HOSTNAME,
+                CACHE_NAMESPACE,
+                CHECK,
+                MULTI_PLATFORM,
+                SYNTAX,
+            ]
+            .contains(&name.as_str())
                 || is_proxy
                 || PLATFORM_ARGS.contains(&name.as_str());
             if known || declared.contains(name.as_str()) {

@@ -201,16 +201,16 @@ pub struct Tree {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheMount {
     pub target: String,
-    /// With the namespace in front, if there is one.
+    /// The namespace, a `/`, and the id.
     pub id: String,
     pub sharing: Sharing,
     /// What a new one begins with.
     pub seed: Option<Tree>,
     pub read_only: bool,
-    /// Of the directory itself, when it is made.
-    pub uid: u32,
-    pub gid: u32,
-    pub mode: u32,
+    /// Of the directory itself, when it is made; `None` is what the seed has, else 0 and 0755.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: Option<u32>,
 }
 
 /// What happens where two steps mount one cache at the same time.

@@ -7,20 +7,22 @@
 //! - several sources of COPY or ADD with a destination that does not end in `/` (there: the last file wins, or all go into a
 //!   directory that happens to exist);
 //! - `--chown=USER:` with nothing behind the colon (there: group 0, as for every name that is unknown);
+//! - `source` of a cache mount without `from` (there: a directory that must be in the cache already);
 //! - names of ENV and LABEL, and negative signals, that come out empty or useless after expansion.
 //!
-//! Names of stages are found in any letter case in FROM too. `RUN --mount`, `--device` and `--security=insecure`, ADD of URLs and
-//! repositories, and RUN on a foreign platform are refused where they stand.
+//! Names of stages are found in any letter case in FROM too. ADD of URLs and repositories is refused where it stands.
 
 mod arguments;
 mod build;
 mod copy;
+mod devices;
 mod environment;
 mod epoch;
 mod gotext;
 mod graph;
 mod lint;
 mod metadata;
+mod mounts;
 mod naming;
 mod outline;
 mod owner;
@@ -45,4 +47,5 @@ pub use graph::{
 };
 pub use lint::Linting;
 pub use outline::{Outline, OutlineArg, OutlineMount, Outlined, outline};
+pub use paths::literal;
 pub use planner::{PlanInputs, Planned, plan};

@@ -27,6 +27,37 @@ pub(super) fn destination(from: &str, path: &str) -> String {
     resolved
 }
 
+/// Returns `path` without `.`, `..`, doubled and trailing slashes where that needs no look at what it is relative to.
+pub(super) fn clean(path: &str) -> String {
+    if path.starts_with('/') {
+        return resolve("/", path);
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    match parts.is_empty() {
+        true => ".".to_owned(),
+        false => parts.join("/"),
+    }
+}
+
+/// Returns the pattern that matches `path` and nothing else.
+pub fn literal(path: &str) -> String {
+    let mut pattern = String::with_capacity(path.len());
+    for character in path.chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +95,26 @@ mod tests {
             ("/w", "/a/../../b//", "/b/"),
         ] {
             assert_eq!(destination(from, path), wanted, "{path} from {from}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_stay_relative() {
+        for (path, wanted) in [
+            ("a//b/./c", "a/b/c"),
+            ("a/..", "."),
+            ("../a/../b", "../b"),
+            ("../..", "../.."),
+            ("/a/../b/", "/b"),
+        ] {
+            assert_eq!(clean(path), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_literal_path_is_no_pattern() {
+        for (path, pattern) in [("/a/b", "/a/b"), ("/a*[b]?\\", "/a\\*\\[b]\\?\\\\")] {
+            assert_eq!(literal(path), pattern);
         }
     }
 }

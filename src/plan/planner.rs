@@ -17,7 +17,7 @@ use super::start::State;
 use super::steps::Steps;
 use super::{Base, BaseKey, BaseWanted, Graph, Linting, Output};
 use crate::dockerfile::Dockerfile;
-use crate::vocab::{Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
+use crate::vocab::{Allowed, Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
 
 /// Everything besides the Dockerfile that a plan depends on.
 pub struct PlanInputs<'a> {
@@ -32,6 +32,7 @@ pub struct PlanInputs<'a> {
     pub add_hosts: &'a [(String, String)],
     /// `Host` is also the leave for `RUN --network=host`.
     pub network: NetworkMode,
+    pub allowed: &'a Allowed,
     pub shm_size: u64,
     pub ulimits: &'a [Ulimit],
     pub no_cache: bool,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::report::{Report, Reported};
-use super::stages::{Source, Stages, copy_of};
+use super::stages::{Source, Stages, named_by};
 use super::{Base, BaseKey, BaseWanted};
 use crate::dockerfile::{self, Instruction, InstructionKind};
 use crate::vocab::{Diagnostic, Span};
@@ -91,18 +91,17 @@ impl Reach {
             .chain(own);
         let mut failed = false;
         for (instruction, fired_by) in all {
-            let Some(from) = copy_of(&instruction.kind).and_then(|copy| copy.from.as_ref()) else {
-                continue;
-            };
-            match stages.reference(from, at) {
-                Ok(Source::Stage(stage)) => needed.push(stage),
-                Ok(Source::Image(key)) => {
-                    self.known(&key, Some(fired_by.unwrap_or(from.span)), bases);
-                }
-                Ok(Source::Scratch | Source::Directory(_)) => {}
-                Err(error) => {
-                    report.add(moved(*error, fired_by));
-                    failed = true;
+            for from in named_by(&instruction.kind) {
+                match stages.reference(from, at) {
+                    Ok(Source::Stage(stage)) => needed.push(stage),
+                    Ok(Source::Image(key)) => {
+                        self.known(&key, Some(fired_by.unwrap_or(from.span)), bases);
+                    }
+                    Ok(Source::Scratch | Source::Directory(_)) => {}
+                    Err(error) => {
+                        report.add(moved(*error, fired_by));
+                        failed = true;
+                    }
                 }
             }
         }

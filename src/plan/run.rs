@@ -3,8 +3,8 @@
 use super::build::StageBuilder;
 use super::report::Reported;
 use super::{Op, Run as RunOp, Script};
-use crate::dockerfile::{Command, Instruction, MountFlag, Run};
-use crate::vocab::{Diagnostic, NetworkMode, Security};
+use crate::dockerfile::{Command, Instruction, Run};
+use crate::vocab::{Diagnostic, Platform};
 
 /// Where scripts with a `#!` line are mounted.
 const PIPES: &str = "/dev/pipes";
@@ -20,16 +20,23 @@ struct Commanded {
 impl StageBuilder<'_> {
     /// RUN.
     pub(super) fn run(&mut self, run: &Run, instruction: &Instruction) -> Result<(), Reported> {
-        self.check_flags(run, instruction)?;
-        let network = self.network(run)?;
-        self.check_platform(instruction)?;
+        // One run of the program tells the mistakes of all flags.
+        let command = self.check_command(run, instruction);
+        let network = self.network(run);
+        let security = self.security(run);
+        let devices = self.devices(run);
+        let mounts = self.mounts(run);
+        command?;
+        let mut mounts = mounts?;
+        let foreign = self.foreign(instruction)?;
         let script = self.script(run, instruction)?;
         let mut created_by = vec!["RUN".to_owned()];
         created_by.extend(self.arguments_text());
         created_by.extend(script.argv.iter().cloned());
         created_by.push("# buildkit".to_owned());
         let inputs = self.planning.inputs;
-        let env = self.state.environment.pairs().to_vec();
+        let mut env = self.state.environment.pairs().to_vec();
+        mounts.name_agent(&mut env);
         let mut ambient_env = self.planning.build_args.proxies();
         ambient_env.retain(|(name, _)| self.state.environment.get(name).is_none());
         let op = Op::Run(RunOp {
@@ -38,87 +45,42 @@ impl StageBuilder<'_> {
             ambient_env,
             cwd: self.cwd(),
             user: self.state.config.config.user.clone(),
-            network,
+            network: network?,
             add_hosts: inputs.add_hosts.to_vec(),
             hostname: self.planning.build_args.hostname(),
             shm_size: inputs.shm_size,
             ulimits: inputs.ulimits.to_vec(),
             scripts: script.scripts,
-            mounts: Vec::new(),
-            security: Security::Sandbox,
-            devices: Vec::new(),
-            foreign: None,
+            mounts: mounts.list,
+            security: security?,
+            devices: devices?,
+            foreign,
         });
         let created_by = created_by.join(" ");
-        self.layer(op, Vec::new(), instruction, &script.remark, created_by);
+        self.layer(op, mounts.sources, instruction, &script.remark, created_by);
         Ok(())
     }
 
-    /// Refuses what is not built yet: dropping a flag would build something else than was asked for.
-    fn check_flags(&mut self, run: &Run, instruction: &Instruction) -> Result<(), Reported> {
-        let mut result = Ok(());
-        for mount in &run.mounts {
-            let error = Diagnostic::error("`RUN --mount` is not supported").at(mount.span);
-            result = Err(self.refuse(error.hint(instead_of_mount(mount))));
-        }
-        for device in &run.devices {
-            let error = Diagnostic::error("`RUN --device` is not supported").at(device.span);
-            let error = error.hint(
-                "steps see no devices of the host: run the command in a container of the image",
-            );
-            result = Err(self.refuse(error));
-        }
-        if let Some(security) = &run.security
-            && security.value != "sandbox"
-        {
-            let error = Diagnostic::error(format!(
-                "`RUN --security={}` is not supported",
-                security.value
-            ))
-            .at(security.span);
-            let error = error.hint("every command runs confined: leave the flag out");
-            result = Err(self.refuse(error));
-        }
-        let is_empty = matches!(&run.command, Command::Exec(argv) if argv.is_empty());
-        if is_empty {
-            let error = Diagnostic::error("RUN has no command").at(instruction.span);
-            result = Err(self.refuse(error));
-        }
-        result
-    }
-
-    fn network(&mut self, run: &Run) -> Result<NetworkMode, Reported> {
-        let asked = self.planning.inputs.network;
-        let Some(word) = &run.network else {
-            return Ok(asked);
-        };
-        let error = match word.value.as_str() {
-            "default" => return Ok(asked),
-            "none" => return Ok(NetworkMode::None),
-            "host" if asked == NetworkMode::Host => return Ok(NetworkMode::Host),
-            "host" => {
-                Diagnostic::error("`RUN --network=host` needs leave to use the host's network")
-                    .hint("give it by building with `--network=host`")
-            }
-            other => Diagnostic::error(format!("`{other}` is not a network of RUN"))
-                .hint("wanted `default`, `none` or `host`"),
-        };
-        Err(self.refuse(error.at(word.span)))
-    }
-
-    fn check_platform(&mut self, instruction: &Instruction) -> Result<(), Reported> {
-        let host = &self.planning.inputs.host;
-        let platform = &self.stage().platform;
-        if platform.os == host.os && platform.architecture == host.architecture {
+    fn check_command(&mut self, run: &Run, instruction: &Instruction) -> Result<(), Reported> {
+        if !matches!(&run.command, Command::Exec(argv) if argv.is_empty()) {
             return Ok(());
         }
-        let error = Diagnostic::error(format!(
-            "RUN needs to run programs of {platform}, and this machine is {host}: there is no emulation"
-        ));
-        let error = error.at(instruction.span).hint(format!(
-            "build on a {platform} machine, or cross-compile in a stage `FROM --platform=$BUILDPLATFORM` and copy the result with COPY --from"
-        ));
+        let error = Diagnostic::error("RUN has no command").at(instruction.span);
         Err(self.refuse(error))
+    }
+
+    /// Returns the platform of the root's programs, if it is not this machine's.
+    fn foreign(&mut self, instruction: &Instruction) -> Result<Option<Platform>, Reported> {
+        let host = &self.planning.inputs.host;
+        // What the base says of itself: an image of another platform than was asked for runs as what it is.
+        let platform = self.state.config.platform();
+        let platform = platform.unwrap_or_else(|| self.stage().platform.clone());
+        if platform.os != host.os {
+            let error =
+                Diagnostic::error(format!("RUN cannot run programs of {platform} on {host}"));
+            return Err(self.refuse(error.at(instruction.span)));
+        }
+        Ok((platform.architecture != host.architecture).then_some(platform))
     }
 
     fn script(&mut self, run: &Run, instruction: &Instruction) -> Result<Commanded, Reported> {
@@ -218,17 +180,6 @@ fn summary(script: &str) -> String {
     let first = lines.next().unwrap_or_default();
     let more = if lines.next().is_some() { "..." } else { "" };
     format!("{first}{more}")
-}
-
-fn instead_of_mount(mount: &MountFlag) -> &'static str {
-    let kind = mount.options.iter().find(|(key, _)| key.value == "type");
-    let kind = kind.and_then(|(_, value)| value.as_ref());
-    match kind.map_or("bind", |kind| kind.value.as_str()) {
-        "cache" => "leave the flag out: the command then starts without its cache",
-        "tmpfs" => "leave the flag out and remove the files at the end of the command",
-        "secret" | "ssh" => "fetch what needs the secret before the build and COPY it",
-        _ => "COPY the files that the command needs before it",
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::arguments::Globals;
 use super::report::{Mistake, Report, Reported};
 use super::words::{Matched, Words};
 use super::{BaseKey, BaseLocation, PlanInputs};
-use crate::dockerfile::{Copy, Dockerfile, InstructionKind, Stage, Word};
+use crate::dockerfile::{Dockerfile, InstructionKind, MountFlag, Stage, Word};
 use crate::vocab::{Diagnostic, ImageRef, NamedContext, Platform, PlatformError, Span, nearest};
 
 /// The image name that stands for nothing at all.
@@ -276,33 +276,45 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// Checks the `--from` of every COPY, also in stages that are not built: a stage can be neither its own source nor one that does
+/// Checks the `--from` of every COPY, and of every mount, also in stages that are not built: a stage can be neither its own source nor one that does
 /// not exist.
 pub(super) fn check_references(stages: &Stages, report: &mut Report) {
     for (user, stage) in stages.list.iter().enumerate() {
         for instruction in &stage.stage.instructions {
-            let Some(from) = copy_of(&instruction.kind).and_then(|copy| copy.from.as_ref()) else {
-                continue;
-            };
-            let is_own = stage.name() == Some(&from.value.to_lowercase());
-            let is_no_stage = from.value.parse::<i64>().is_ok_and(|number| {
-                usize::try_from(number).map_or(true, |at| at >= stages.list.len() || at == user)
-            });
-            if (is_own || is_no_stage)
-                && let Err(error) = stages.reference(from, user)
-            {
-                report.add(*error);
+            for from in named_by(&instruction.kind) {
+                let is_own = stage.name() == Some(&from.value.to_lowercase());
+                let is_no_stage = from.value.parse::<i64>().is_ok_and(|number| {
+                    usize::try_from(number).map_or(true, |at| at >= stages.list.len() || at == user)
+                });
+                if (is_own || is_no_stage)
+                    && let Err(error) = stages.reference(from, user)
+                {
+                    report.add(*error);
+                }
             }
         }
     }
 }
 
-/// Returns the paths and flags of COPY and ADD.
-pub(super) fn copy_of(kind: &InstructionKind) -> Option<&Copy> {
+/// Returns what an instruction takes files from: the `--from` of COPY, the `from` of mounts that show files.
+pub(super) fn named_by(kind: &InstructionKind) -> Vec<&Word> {
     match kind {
-        InstructionKind::Copy(copy) | InstructionKind::Add(copy, _) => Some(copy),
-        _ => None,
+        InstructionKind::Copy(copy) | InstructionKind::Add(copy, _) => copy.from.iter().collect(),
+        InstructionKind::Run(run) => run.mounts.iter().filter_map(mount_from).collect(),
+        _ => Vec::new(),
     }
+}
+
+/// Returns the `from` of a mount, unless its type has no use for it. A type that is not known yet has one.
+fn mount_from(mount: &MountFlag) -> Option<&Word> {
+    let value = |wanted: &str| {
+        let found = mount.options.iter().rfind(|(key, _)| key.value == wanted);
+        found.and_then(|(_, value)| value.as_ref())
+    };
+    let shows_nothing = value("type").is_some_and(|kind| {
+        ["tmpfs", "secret", "ssh"].contains(&kind.value.to_ascii_lowercase().as_str())
+    });
+    value("from").filter(|from| !shows_nothing && !from.value.is_empty())
 }
 
 /// Warns of base names that come out wrong when no build argument is given.

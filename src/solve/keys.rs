@@ -113,9 +113,9 @@ fn mount(mount: &Mount) -> String {
                 Sharing::Private => "private",
                 Sharing::Locked => "locked",
             };
-            let mode = if cache.read_only { "ro" } else { "rw" };
+            let access = if cache.read_only { "ro" } else { "rw" };
             format!(
-                "cache {:?} id={:?} {sharing} {mode} {}:{} {:o}",
+                "cache {:?} id={:?} {sharing} {access} {:?}:{:?} {:?}",
                 cache.target, cache.id, cache.uid, cache.gid, cache.mode
             )
         }

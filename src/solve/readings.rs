@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::plan::{CopyFrom, Mount, Op, Step, StepId, Tree};
+use crate::plan::{CopyFrom, Mount, Op, Step, StepId, Tree, literal};
 
 /// Files of one input of a step, named as a source word of COPY names them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,29 +48,5 @@ pub(super) fn shown(mount: &Mount) -> Option<&Tree> {
         Mount::Bind { from, .. } => Some(from),
         Mount::Cache(cache) => cache.seed.as_ref(),
         Mount::Tmpfs { .. } | Mount::Secret(_) | Mount::Ssh(_) => None,
-    }
-}
-
-/// Returns the pattern that matches `path` and nothing else.
-fn literal(path: &str) -> String {
-    let mut pattern = String::with_capacity(path.len());
-    for character in path.chars() {
-        if matches!(character, '*' | '?' | '[' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_of_a_mount_is_no_pattern() {
-        for (path, pattern) in [("/a/b", "/a/b"), ("/a*[b]?\\", "/a\\*\\[b]\\?\\\\")] {
-            assert_eq!(literal(path), pattern);
-        }
     }
 }

@@ -29,8 +29,9 @@ pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{
-    BuildRequest, Compression, ContextSource, DockerfileSource, Epoch, ImageWriting, LayerForm,
-    NamedContext, NetworkMode, OutputSpec, ProgressMode, RegistryOptions, Security, Ulimit,
+    AgentSource, Allowed, BuildRequest, Compression, ContextSource, DockerfileSource,
+    EmulatorProgram, Epoch, ImageWriting, LayerForm, NamedContext, NetworkMode, OutputSpec,
+    ProgressMode, RegistryOptions, SecretSource, Security, Ulimit,
 };
 pub use secret::Secret;
 pub use span::{SourceText, Span, Spanned};

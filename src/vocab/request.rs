@@ -33,6 +33,12 @@ pub struct BuildRequest {
     /// Lines for /etc/hosts of RUN: name, address.
     pub add_hosts: Vec<(String, String)>,
     pub network: NetworkMode,
+    pub allowed: Allowed,
+    /// By id; the last of an id counts.
+    pub secrets: Vec<(String, SecretSource)>,
+    /// By id.
+    pub agents: Vec<(String, AgentSource)>,
+    pub emulators: Vec<EmulatorProgram>,
     /// Bytes of /dev/shm in RUN.
     pub shm_size: u64,
     pub ulimits: Vec<Ulimit>,
@@ -84,6 +90,56 @@ pub enum NetworkMode {
     Host,
     /// A loopback interface and nothing else.
     None,
+}
+
+/// `--allow`: what a Dockerfile may ask for beyond the ordinary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `network.host`
+    pub network_host: bool,
+    /// `security.insecure`
+    pub security_insecure: bool,
+    /// `device`
+    pub every_device: bool,
+    /// `device=NAME`
+    pub devices: Vec<String>,
+}
+
+impl Allowed {
+    /// Tells whether a device may be used: by its name, or by its kind (`vendor.com/class` of `vendor.com/class=name`).
+    pub fn device(&self, name: &str) -> bool {
+        let kind = name.split_once('=').map_or(name, |(kind, _)| kind);
+        self.every_device
+            || self
+                .devices
+                .iter()
+                .any(|allowed| allowed == name || allowed == kind)
+    }
+}
+
+/// Where the value of a `--secret` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    File(PathBuf),
+    /// A variable of the builder's environment.
+    Variable(String),
+}
+
+/// What answers for a `--ssh`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentSource {
+    /// The socket that `SSH_AUTH_SOCK` names.
+    Environment,
+    /// A socket of an agent, or files of private keys.
+    Paths(Vec<PathBuf>),
+}
+
+/// `--emulator ARCH=PATH`: runs the programs of a foreign architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmulatorProgram {
+    /// As platforms name it: `arm64`.
+    pub architecture: String,
+    pub path: PathBuf,
 }
 
 /// How much of the machine a RUN has (`--security`).

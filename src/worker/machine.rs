@@ -14,6 +14,7 @@ use crate::vocab::{
     RegistryOptions, VertexId,
 };
 
+use super::Credentials;
 use super::root::Root;
 
 /// What a machine is told once per build.
@@ -48,6 +49,8 @@ pub struct Machine<'a> {
     /// Bases that were shown as being unpacked.
     pub(super) unpacking: Mutex<BTreeSet<VertexId>>,
     client: OnceLock<Client>,
+    /// What the user lends to steps.
+    pub(super) credentials: OnceLock<Credentials>,
     cancel: Cancel,
     /// Layers that were seen to be complete: while a build runs, none of them goes.
     pub(super) present: Mutex<HashMap<LayerId, PathBuf>>,
@@ -70,10 +73,17 @@ impl<'a> Machine<'a> {
             events,
             unpacking: Mutex::default(),
             client: OnceLock::new(),
+            credentials: OnceLock::new(),
             cancel: cancel.clone(),
             present: Mutex::default(),
             making: Mutex::new(()),
         }
+    }
+
+    /// Takes what the user lends to steps. Called once, before the first step is executed.
+    pub fn lend(&self, credentials: Credentials) {
+        let known = self.credentials.set(credentials);
+        debug_assert!(known.is_ok(), "credentials are read once");
     }
 
     /// Returns the store that everything goes to.

@@ -6,15 +6,20 @@
 mod add;
 mod agent;
 mod base;
+mod cdi;
 mod chmod;
 mod copy;
+mod devices;
 mod facts;
 mod kept;
 mod keys;
 mod machine;
+mod mounts;
 mod pack;
 mod redact;
 mod root;
+mod run;
+mod secrets;
 mod steps;
 mod wire;
 
@@ -22,4 +27,5 @@ pub use agent::AgentAccess;
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
 pub use keys::{KeyError, PrivateKey};
 pub use machine::{LocalDirectory, Machine, Setup};
+pub use secrets::Credentials;
 pub use steps::now;

@@ -1,16 +1,14 @@
-//! RUN, COPY, ADD and WORKDIR on this machine: a writable root, the work, the layer sealed.
+//! COPY, ADD and WORKDIR on this machine: a writable root, the work, the layer sealed.
 
-use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::context::Source;
 use crate::layer::Mtime;
-use crate::plan::{Copy, CopyFrom, Op, Owner, Run, Workdir};
+use crate::plan::{Copy, CopyFrom, Op, Owner, Workdir};
 use crate::rootfs::{self, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size};
-use crate::sandbox::{self, Exit, MountSource, RunError, RunMount, RunSpec};
 use crate::solve::{Job, StepError, StepResult, readings};
 use crate::store::PendingLayer;
-use crate::vocab::{CancelReason, Event, ExitCode, LayerId, Secret, Security, Timestamp, VertexId};
+use crate::vocab::{ExitCode, LayerId, Timestamp};
 
 use super::Machine;
 use super::add::{Opened, with_archives};
@@ -19,100 +17,7 @@ use super::copy::{Chmod, CopyOptions, Item, copy};
 use super::machine::select_for;
 use super::root::{Root, Stub};
 
-/// Lines of a failed command's output that are told again with the error.
-const TAIL_LINES: usize = 20;
-
 impl Machine<'_> {
-    pub(super) fn run(&self, job: &Job<'_>, run: &Run) -> Result<StepResult, StepError> {
-        let layer = self.new_layer()?;
-        let lowers = &job.inputs[0];
-        self.keep_mount_points(job, &layer)?;
-        let root = Root::writable(
-            self,
-            job.graph,
-            lowers,
-            &layer,
-            Stub::MountPoints,
-            job.cancel,
-        )?;
-        let tree = root.tree()?;
-        let user = lookup_user(&tree, &run.user).map_err(|error| user_failed(&error))?;
-        // A base may name a working directory that it does not have, and a step may have removed it.
-        tree.make_dirs(run.cwd.as_bytes(), (0, 0), 0o755, mtime(self.setup.epoch))
-            .map_err(|error| workdir_failed(&run.cwd, &error))?;
-        drop(tree);
-
-        let mut env = run.env.clone();
-        if !env.iter().any(|(name, _)| name == "HOME") {
-            env.push(("HOME".to_owned(), user.home));
-        }
-        env.extend(
-            run.ambient_env
-                .iter()
-                .filter(|(name, _)| !run.env.iter().any(|(other, _)| other == name))
-                .cloned(),
-        );
-        let spec = RunSpec {
-            root: root.into_fd(),
-            argv: run.argv.clone(),
-            env,
-            cwd: run.cwd.clone(),
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups,
-            hostname: run.hostname.clone(),
-            network: run.network,
-            resolv_conf: sandbox::resolv_conf(),
-            hosts: sandbox::hosts_file(&run.hostname, &run.add_hosts),
-            shm_size: run.shm_size,
-            ulimits: run.ulimits.clone(),
-            mounts: run
-                .scripts
-                .iter()
-                .map(|script| RunMount {
-                    target: script.path.clone(),
-                    source: MountSource::File {
-                        content: Secret::new(script.content.clone().into_bytes()),
-                        mode: 0o755,
-                        uid: 0,
-                        gid: 0,
-                    },
-                })
-                .collect(),
-            security: Security::Sandbox,
-            devices: Vec::new(),
-            emulators: Vec::new(),
-        };
-        let mut tail = Tail::default();
-        let vertex = VertexId(job.step.0 as u32);
-        let exit = sandbox::run(
-            spec,
-            &mut |stream, bytes| {
-                tail.push(bytes);
-                job.events.emit(Event::Output {
-                    vertex,
-                    stream,
-                    bytes: bytes.to_vec(),
-                });
-            },
-            job.cancel,
-        )
-        .map_err(|error| if_full(&layer, run_failed(&error, job)))?;
-        let command = run.argv.join(" ");
-        let failure = match exit {
-            Exit::Code(0) => return self.seal(job, layer),
-            Exit::Code(code) => format!("`{command}` failed with exit code {code}"),
-            Exit::Signal(signal) => format!("`{command}` was killed by signal {signal}"),
-        };
-        let mut error = StepError::new(ExitCode::Step, failure);
-        if matches!(exit, Exit::Signal(9)) {
-            error = error
-                .hint("signal 9 without a cause here mostly means that the memory limit was hit");
-        }
-        error.output = tail.lines();
-        Err(if_full(&layer, error))
-    }
-
     pub(super) fn workdir(
         &self,
         job: &Job<'_>,
@@ -262,14 +167,18 @@ impl Machine<'_> {
         Ok(opened)
     }
 
-    fn new_layer(&self) -> Result<PendingLayer, StepError> {
+    pub(super) fn new_layer(&self) -> Result<PendingLayer, StepError> {
         self.store
             .new_layer()
             .map_err(|error| Machine::store_failed(&error))
     }
 
     /// Makes `/proc`, `/sys` and `/dev` in the layer where no layer below has them, as they stay in the image.
-    fn keep_mount_points(&self, job: &Job<'_>, layer: &PendingLayer) -> Result<(), StepError> {
+    pub(super) fn keep_mount_points(
+        &self,
+        job: &Job<'_>,
+        layer: &PendingLayer,
+    ) -> Result<(), StepError> {
         let lowers = self.lowers(job.graph, &job.inputs[0], job.cancel)?;
         for name in ["proc", "sys", "dev"] {
             if lowers
@@ -288,7 +197,7 @@ impl Machine<'_> {
     }
 
     /// Puts the finished layer into the store.
-    fn seal(&self, job: &Job<'_>, layer: PendingLayer) -> Result<StepResult, StepError> {
+    pub(super) fn seal(&self, job: &Job<'_>, layer: PendingLayer) -> Result<StepResult, StepError> {
         let size = tree_size(&layer.fs()).map_err(|error| {
             StepError::new(ExitCode::Store, "cannot read the layer that the step made")
                 .caused_by(&error)
@@ -306,7 +215,7 @@ impl Machine<'_> {
     }
 }
 
-fn mtime(seconds: Option<i64>) -> Option<Mtime> {
+pub(super) fn mtime(seconds: Option<i64>) -> Option<Mtime> {
     seconds.map(|seconds| Mtime {
         seconds,
         nanoseconds: 0,
@@ -341,96 +250,15 @@ fn open_layer(layer: &PendingLayer) -> Result<Tree, StepError> {
     Tree::open(&layer.fs()).map_err(|error| super::root::mount_failed(&error))
 }
 
-fn user_failed(error: &UserError) -> StepError {
+pub(super) fn user_failed(error: &UserError) -> StepError {
     StepError::new(ExitCode::Step, error.to_string())
         .hint("names are looked up in /etc/passwd and /etc/group of the image at this step; numbers always work")
 }
 
-/// Blames a disk without room for a command's failure: the command says so in its own words, or not at all.
-fn if_full(layer: &PendingLayer, error: StepError) -> StepError {
-    /// What is left where writing has failed: file systems keep a little back, and what was asked for did not fit.
-    const NOTHING: u64 = 256 << 10;
-    match rustix::fs::statvfs(layer.fs()) {
-        Ok(disk)
-            if disk.f_bavail * disk.f_frsize < NOTHING
-                || (disk.f_files > 0 && disk.f_favail == 0) =>
-        {
-            let failure = StepError {
-                message: format!("{}, and the state directory's disk is full", error.message),
-                ..error
-            };
-            failure.on_full_disk()
-        }
-        _ => error,
-    }
-}
-
-fn workdir_failed(path: &str, error: &RootfsError) -> StepError {
+pub(super) fn workdir_failed(path: &str, error: &RootfsError) -> StepError {
     StepError::new(
         ExitCode::Step,
         format!("cannot make the working directory `{path}`"),
     )
     .caused_by(error)
-}
-
-fn run_failed(error: &RunError, job: &Job<'_>) -> StepError {
-    if job.cancel.is_cancelled() {
-        let why = match job.cancel.reason() {
-            Some(CancelReason::Timeout) => "stopped: the build's time is up",
-            Some(CancelReason::Failed) => "stopped: another step failed",
-            _ => "stopped",
-        };
-        return StepError::new(ExitCode::Step, why);
-    }
-    let class = match error {
-        RunError::NotEntered | RunError::Spawn { .. } | RunError::Setup { .. } => ExitCode::Sandbox,
-        _ => ExitCode::Step,
-    };
-    let mut failure = StepError::new(class, error.to_string());
-    if let Some(source) = std::error::Error::source(error) {
-        failure = failure.caused_by(source);
-    }
-    failure.hints.extend(error.hint());
-    failure
-}
-
-/// The last lines of what a command printed.
-#[derive(Default)]
-struct Tail {
-    lines: VecDeque<String>,
-    open: Vec<u8>,
-}
-
-/// A line longer than this is cut in what is told again.
-const TAIL_WIDTH: usize = 4096;
-
-impl Tail {
-    fn push(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                self.end_line();
-            } else if self.open.len() < TAIL_WIDTH {
-                self.open.push(byte);
-            }
-        }
-    }
-
-    fn end_line(&mut self) {
-        if self.lines.len() == TAIL_LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(
-            String::from_utf8_lossy(&self.open)
-                .trim_end_matches('\r')
-                .to_owned(),
-        );
-        self.open.clear();
-    }
-
-    fn lines(mut self) -> Vec<String> {
-        if !self.open.is_empty() {
-            self.end_line();
-        }
-        self.lines.into()
-    }
 }

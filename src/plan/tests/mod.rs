@@ -4,6 +4,7 @@ mod arguments;
 mod config;
 mod copy;
 mod lints;
+mod mounts;
 mod onbuild;
 mod outline;
 mod platforms;
@@ -18,7 +19,8 @@ use super::*;
 use crate::dockerfile::{IgnorePatterns, parse};
 use crate::image::{ContainerConfig, History, ImageConfig};
 use crate::vocab::{
-    Descriptor, Diagnostic, DiffId, Digest, ImageRef, NamedContext, NetworkMode, Platform,
+    Allowed, Descriptor, Diagnostic, DiffId, Digest, ImageRef, NamedContext, NetworkMode, Platform,
+    Security,
 };
 
 /// A Dockerfile with all that its plan depends on. Every image exists, with one layer and PATH; some are given more.
@@ -30,6 +32,7 @@ struct Case<'a> {
     platforms: Vec<Platform>,
     contexts: Vec<(String, NamedContext)>,
     network: NetworkMode,
+    allowed: Allowed,
     no_cache: bool,
     no_cache_filter: Vec<String>,
     epoch: Option<&'static str>,
@@ -59,6 +62,7 @@ fn case(text: &str) -> Case<'_> {
         platforms: Vec::new(),
         contexts: Vec::new(),
         network: NetworkMode::Default,
+        allowed: Allowed::default(),
         no_cache: false,
         no_cache_filter: Vec::new(),
         epoch: None,
@@ -123,6 +127,7 @@ impl<'a> Case<'a> {
             named_contexts: &self.contexts,
             add_hosts: &[],
             network: self.network,
+            allowed: &self.allowed,
             shm_size: 64 << 20,
             ulimits: &[],
             no_cache: self.no_cache,

@@ -92,8 +92,8 @@ fn mistakes_in_triggers_point_at_from() {
         ("FROM b", "trigger"),
         ("MAINTAINER me", "trigger"),
         (
-            "RUN --mount=type=cache,target=/c x",
-            "`RUN --mount` is not supported",
+            "RUN --mount=type=cache,target=/c,source=/x x",
+            "`source` of a cache mount needs `from`",
         ),
         ("COPY --from=5 / /", "there is no stage 5"),
         ("WORKDIR ${x", ""),

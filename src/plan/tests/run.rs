@@ -130,32 +130,23 @@ fn networks() {
     assert_eq!(
         network("--network=host", Default),
         Err(vec![
-            "2: (host) `RUN --network=host` needs leave to use the host's network; give it by building with `--network=host`"
+            "2: (host) `RUN --network=host` needs leave to use the host's network; give it by building with `--allow network.host` or `--network=host`"
                 .to_owned()
         ])
     );
 }
 
 #[test]
-fn what_is_not_supported_is_refused_in_its_place() {
+fn what_needs_leave_is_refused_without_it() {
     for (flag, wanted) in [
         (
-            "--mount=type=cache,target=/c",
-            "`RUN --mount` is not supported; leave the flag out",
-        ),
-        (
-            "--mount=target=/c",
-            "`RUN --mount` is not supported; COPY the files",
-        ),
-        (
-            "--mount=type=secret,id=x",
-            "`RUN --mount` is not supported; fetch",
-        ),
-        (
             "--security=insecure",
-            "`RUN --security=insecure` is not supported",
+            "`RUN --security=insecure` needs leave to run without confinement; give it by building with `--allow security.insecure`",
         ),
-        ("--device=vendor.com/d", "`RUN --device` is not supported"),
+        (
+            "--device=vendor.com/d=x",
+            "RUN needs leave to use the device `vendor.com/d=x`; give it by building with `--allow device=vendor.com/d=x`",
+        ),
     ] {
         let text = format!("FROM a\nRUN {flag} x\n");
         let errors = case(&text).errors();
@@ -171,6 +162,68 @@ fn what_is_not_supported_is_refused_in_its_place() {
             .len(),
         1
     );
+}
+
+#[test]
+fn leave_is_given_by_name() {
+    let mut free = case("FROM a\nRUN --security=insecure --network=host x\n");
+    free.allowed.security_insecure = true;
+    free.allowed.network_host = true;
+    let run = free.runs().remove(0);
+    assert_eq!(run.security, Security::Insecure);
+    assert_eq!(run.network, NetworkMode::Host);
+    for (flag, allowed, wanted) in [
+        ("/dev//fuse", "/dev/fuse", Some(("/dev/fuse", false))),
+        ("/dev/fuse", "/dev/kvm", None),
+        ("/etc/passwd", "/etc/passwd", None),
+        ("/dev/../etc/passwd", "/etc/passwd", None),
+        (
+            "v.com/gpu=0,required",
+            "v.com/gpu",
+            Some(("v.com/gpu=0", true)),
+        ),
+        (
+            "name=v.com/gpu=0,required=0",
+            "v.com/gpu=0",
+            Some(("v.com/gpu=0", false)),
+        ),
+        ("v.com/gpu", "v.com/gpu", Some(("v.com/gpu", false))),
+        ("v.com/gpu=*", "v.com/gpu", Some(("v.com/gpu=*", false))),
+        ("v.com/gpu=0", "v.com/gpu=1", None),
+        ("gpu", "gpu", None),
+    ] {
+        let text = format!("FROM a\nRUN --device={flag} x\n");
+        let mut case = case(&text);
+        case.allowed.devices = vec![allowed.to_owned()];
+        let found = case
+            .plan()
+            .ok()
+            .map(|_| case.runs().remove(0).devices.remove(0));
+        let found = found.as_ref().map(|one| (one.name.as_str(), one.required));
+        assert_eq!(found, wanted, "{flag}");
+    }
+}
+
+#[test]
+fn programs_of_another_machine_are_marked() {
+    let run = |text: &str| {
+        case(text)
+            .runs()
+            .remove(0)
+            .foreign
+            .map(|one| one.to_string())
+    };
+    assert_eq!(run("FROM a\nRUN x\n"), None);
+    assert_eq!(
+        run("FROM --platform=linux/arm64 a\nRUN x\n").as_deref(),
+        Some("linux/arm64")
+    );
+    // An image that is not what was asked for runs as what it is.
+    let mut wrong = case("FROM --platform=linux/arm64 a\nRUN x\n");
+    wrong
+        .fixed
+        .insert("a".to_owned(), Platform::new("linux", "amd64", None));
+    assert_eq!(wrong.runs()[0].foreign, None);
 }
 
 #[test]
