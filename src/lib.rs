@@ -20,7 +20,7 @@
 //! | | [`ui`] | events and diagnostics become terminal, plain text, JSON lines |
 //! | | [`export`] | sinks: registry, OCI layout, Docker archive, tar, directory |
 //! | | [`worker`] | performs one step on this machine (implements [`solve::Worker`]) |
-//! | edge | [`context`] | build inputs: directories, their selection and content digests |
+//! | edge | [`context`] | build inputs: directories and repositories, their selection and content digests |
 //! | | [`store`] | the cache on disk |
 //! | | [`rootfs`] | a step's file tree: mount, apply, diff |
 //! | | [`sandbox`] | running a process confined; all `unsafe` |

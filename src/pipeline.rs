@@ -6,6 +6,7 @@
 
 mod bases;
 mod check;
+mod contexts;
 mod deliver;
 mod failure;
 mod forecast;
@@ -14,9 +15,11 @@ mod images;
 mod import;
 mod inputs;
 mod lending;
+mod remotes;
 mod stored;
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::plan::{Graph, Op};
@@ -36,6 +39,7 @@ pub use stored::export_of;
 pub use transfer::{pull, push};
 
 use inputs::Inputs;
+use remotes::Remotes;
 
 /// Performs a build.
 pub fn build(
@@ -50,9 +54,11 @@ pub fn build(
     let store = Store::open(&request.root).map_err(|error| failure::store(&error))?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     lending::check(request)?;
-    let inputs = Inputs::read(request, events)?;
     let tasks = TaskIds::default();
-    let graph = bases::plan(request, &inputs, &store, events, &tasks)?;
+    let client = bases::client(request)?;
+    let remotes = Remotes::new(&store, &client, BTreeMap::new(), events, &tasks);
+    let inputs = Inputs::read(request, &remotes, events)?;
+    let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
     images::warn_of_times(request, &graph, events);
     let machine = Machine::new(&store, inputs.setup(request, graph.epoch), events, cancel);
 
@@ -65,6 +71,8 @@ pub fn build(
         }
         None => {
             machine.lend(lending::read(request, events)?);
+            // git and ssh run as the user: before the namespace makes a root of them.
+            remotes.prepare(&graph, &known)?;
             sandbox::enter().map_err(|error| failure::sandbox(&error))?;
             sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;

@@ -87,7 +87,7 @@ pub(super) enum Command {
 /// `builder build`: short forms and defaults are those of `docker build`.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Build {
-    /// Dockerfile; `-` is standard input [default: CONTEXT/Dockerfile]
+    /// Dockerfile: a path, a URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
     /// Name the image, and keep it in the state directory
@@ -117,7 +117,7 @@ pub(super) struct Build {
     /// Execute every step of these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
-    /// Name another build context: a directory, docker-image://REF or oci-layout://PATH[:TAG]
+    /// Name another build context: a directory, docker-image://REF, oci-layout://PATH[:TAG], a git or http URL, target:STAGE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) build_context: Vec<String>,
     /// Add a line to /etc/hosts of RUN
@@ -183,7 +183,8 @@ pub(super) struct Build {
     /// What to do: build, check (lint rules), outline (what the target can be given) or targets[,format=json|text]
     #[arg(long, value_name = "METHOD", default_value = "build")]
     pub(super) call: String,
-    /// Directory that COPY and ADD read from
+    /// What COPY and ADD read from: a directory, a git URL, the URL of a tar or Dockerfile, or `-` for one of these on standard
+    /// input
     #[arg(value_name = "CONTEXT")]
     pub(super) context: String,
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::pipeline::Failure;
 use crate::vocab::{
-    BuildRequest, ContextSource, DockerfileSource, ImageRef, NamedContext, NetworkMode, Platform,
-    ProgressMode, Ulimit,
+    BuildRequest, ContextSource, DockerfileSource, GitPlace, GitRef, ImageRef, NamedContext,
+    NetworkMode, Platform, ProgressMode, Ulimit, shown_url,
 };
 
 use super::args::{Build, Global, Network, Progress};
@@ -43,6 +43,9 @@ pub(super) fn request(
         dockerfile: match &args.file {
             None => DockerfileSource::Default,
             Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
+            Some(path) if path.to_str().is_some_and(is_url) => {
+                DockerfileSource::Http(path.display().to_string())
+            }
             Some(path) => DockerfileSource::File(path.clone()),
         },
         tags,
@@ -127,24 +130,38 @@ pub(super) fn image(text: &str) -> Result<ImageRef, Failure> {
 }
 
 fn context(text: &str) -> Result<ContextSource, Failure> {
-    let remote = [
-        "http://",
-        "https://",
-        "git://",
-        "ssh://",
-        "git@",
-        "github.com/",
-    ];
-    if text == "-" || remote.iter().any(|prefix| text.starts_with(prefix)) {
-        let mut failure = usage(format!(
-            "the build context `{text}` is no directory: other contexts are not supported yet"
-        ));
-        failure.diagnostics[0]
-            .hints
-            .push("unpack or clone it first, and name the directory".to_owned());
-        return Err(failure);
+    let path = PathBuf::from(text);
+    if text == "-" {
+        return Ok(ContextSource::Stdin);
     }
-    Ok(ContextSource::Directory(PathBuf::from(text)))
+    // What is there is meant, whatever else the name could be.
+    if path.is_dir() {
+        return Ok(ContextSource::Directory(path));
+    }
+    if let Some(git) = repository(text)? {
+        return Ok(ContextSource::Git(git));
+    }
+    match is_url(text) {
+        true => Ok(ContextSource::Http(text.to_owned())),
+        false => Ok(ContextSource::Directory(path)),
+    }
+}
+
+/// Reads the name of a repository; `None` if the text is something else.
+fn repository(text: &str) -> Result<Option<GitRef>, Failure> {
+    let parsed = GitRef::parse(text, GitPlace::CommandLine).transpose();
+    parsed.map_err(|error| {
+        let mut failure = usage(format!(
+            "the repository cannot be used: `{}`",
+            shown_url(text)
+        ));
+        failure.diagnostics[0].causes.push(error.to_string());
+        failure
+    })
+}
+
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 fn build_args(
@@ -220,12 +237,24 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
             path: PathBuf::from(path),
             reference,
         }
-    } else if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") {
+    } else if let Some(stage) = value.strip_prefix("target:") {
+        if stage.is_empty() {
+            return Err(usage(format!("`--build-context {text}` names no stage")));
+        }
+        NamedContext::Stage(stage.to_owned())
+    } else if PathBuf::from(&value).is_dir() {
+        NamedContext::Directory(PathBuf::from(value))
+    } else if let Some(git) = repository(&value)? {
+        NamedContext::Git(git)
+    } else if is_url(&value) {
+        NamedContext::Http(value)
+    } else if let Some((scheme, _)) = value.split_once("://") {
         let mut failure = usage(format!(
-            "`--build-context {text}`: this kind of context is not supported yet"
+            "`--build-context {text}`: there are no contexts of the kind `{scheme}`"
         ));
         failure.diagnostics[0].hints.push(
-            "a directory, docker-image://REF and oci-layout://PATH[:TAG|@DIGEST] are".to_owned(),
+            "a directory, docker-image://REF, oci-layout://PATH[:TAG|@DIGEST], a git URL, an http or https URL, and target:STAGE are contexts"
+                .to_owned(),
         );
         return Err(failure);
     } else {
@@ -426,8 +455,15 @@ mod tests {
         check("a=oci-layout:///l", layout(None));
         check("a=oci-layout:///l:tag", layout(Some("tag")));
         check("a=oci-layout:///l@sha256:00", layout(Some("sha256:00")));
-        assert!(named_context("a=https://x/y.git").is_err());
-        assert!(named_context("a").is_err());
+        check("a=https://x/y", NamedContext::Http("https://x/y".into()));
+        check("a=target:b", NamedContext::Stage("b".into()));
+        for text in ["a=https://x/y.git#v1", "a=git@x:y", "a=file:///x.git"] {
+            let (_, context) = named_context(text).unwrap();
+            assert!(matches!(context, NamedContext::Git(_)), "{text}");
+        }
+        for text in ["a", "a=target:", "a=ftp://x/y", "a=https://x/y.git?odd=1"] {
+            assert!(named_context(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -45,12 +45,13 @@ pub(super) fn prune(global: &Global, args: &Prune) -> Result<(), Failure> {
         "removed"
     };
     print(&format!(
-        "{verb} {} images, {} layers, {} blobs, {} records, {} cache mounts: {}\n",
+        "{verb} {} images, {} layers, {} blobs, {} records, {} cache mounts, {} downloads: {}\n",
         pruned.images.count,
         pruned.layers.count,
         pruned.blobs.count,
         pruned.records.count,
         pruned.mounts.count,
+        pruned.remotes.count,
         ui::size(pruned.bytes())
     ));
     if let Some(error) = pruned.failures.first() {
@@ -71,6 +72,7 @@ pub(super) fn disk_usage(global: &Global, args: &Du) -> Result<(), Failure> {
         ("records", usage.records),
         ("contexts", usage.contexts),
         ("cache mounts", usage.mounts),
+        ("downloads", usage.remotes),
         ("temporary", usage.tmp),
         ("total", usage.total()),
     ];

@@ -13,7 +13,7 @@ use super::meta::{Kind, Meta};
 ///
 /// 1. `<Dockerfile>.dockerignore` beside the Dockerfile; for a name that starts with `Containerfile`, `.containerignore` in its
 ///    place before it;
-/// 2. `.dockerignore` in the context; with such a name `.containerignore` before it.
+/// 2. `.dockerignore` in the context, or else `.containerignore`; with such a name it is the other way round.
 ///
 /// `dockerfile` is `None` where it does not come from a file.
 pub fn ignore_file(
@@ -34,7 +34,10 @@ pub fn ignore_file(
             dockerfile.with_file_name(name)
         })
     });
-    let inside = endings.iter().map(|name| context.join(name));
+    let inside = endings
+        .iter()
+        .chain(&[".containerignore"])
+        .map(|name| context.join(name));
     for path in beside.chain(inside) {
         if let Some(text) = read(&path)? {
             return Ok(Some((path, text)));
@@ -110,7 +113,8 @@ mod tests {
         check(&files, Some("docker/Containerfile.b"), Some("c"));
         check(&files, Some("docker/Containerfile.c"), Some("container"));
         check(&files, None, Some("general"));
-        check(&files[1..], Some("docker/Dockerfile"), None);
+        check(&files[1..], Some("docker/Dockerfile"), Some("container"));
+        check(&files[2..], Some("docker/Dockerfile"), None);
         check(&files[2..3], Some("docker/App"), Some("specific"));
         check(&[("docker/x", "")], None, None);
         check(&[("context/.dockerignore", "")], None, Some(""));

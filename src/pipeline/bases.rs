@@ -1,12 +1,11 @@
-//! Planning until every base is known: manifests and configs are fetched, layers are not.
+//! Planning until everything is known: manifests and configs are fetched, layers are not; downloads and references are `remotes`'.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::image::{ImageConfig, Manifest, parse_config, parse_manifest, select};
 use crate::plan::{
-    Base, BaseKey, BaseLocation, BaseWanted, Graph, Linting, PlanInputs, Planned,
+    Base, BaseKey, BaseLocation, BaseWanted, Graph, Linting, PlanInputs, Planned, Wanted,
     plan as plan_graph,
 };
 use crate::registry::{Client, Threads};
@@ -19,6 +18,7 @@ use crate::vocab::{
 use super::Failure;
 use super::failure;
 use super::inputs::{Inputs, report};
+use super::remotes::Remotes;
 
 /// Documents larger than this are no manifests or configs.
 const DOCUMENT_LIMIT: u64 = 8 << 20;
@@ -42,10 +42,20 @@ impl TaskIds {
     }
 }
 
+/// Returns the client for what happens before the process enters a namespace: it starts no thread.
+pub(super) fn client(request: &BuildRequest) -> Result<Client, Failure> {
+    Client::new(&request.registry, Threads::None).map_err(|error| {
+        Failure::new(
+            ExitCode::Usage,
+            Diagnostic::error("the registry settings cannot be used").caused_by(&error),
+        )
+    })
+}
+
 /// Returns what a plan depends on besides the Dockerfile.
 pub(super) fn plan_inputs<'a>(
     request: &'a BuildRequest,
-    inputs: &Inputs,
+    inputs: &'a Inputs,
     linting: Linting<'a>,
 ) -> PlanInputs<'a> {
     PlanInputs {
@@ -54,6 +64,7 @@ pub(super) fn plan_inputs<'a>(
         labels: &request.labels,
         platforms: &request.platforms,
         host: Platform::host(),
+        context: inputs.main_context(),
         named_contexts: &request.named_contexts,
         add_hosts: &request.add_hosts,
         network: request.network,
@@ -63,7 +74,7 @@ pub(super) fn plan_inputs<'a>(
         no_cache: request.no_cache,
         no_cache_filter: &request.no_cache_filter,
         source_date_epoch: request.source_date_epoch.as_deref(),
-        context_time: inputs.context_time,
+        context_time: inputs.context_time(),
         linting,
     }
 }
@@ -73,6 +84,8 @@ pub(super) fn plan(
     request: &BuildRequest,
     inputs: &Inputs,
     store: &Store,
+    client: &Client,
+    remotes: &Remotes<'_>,
     events: &dyn EventSink,
     tasks: &TaskIds,
 ) -> Result<Graph, Failure> {
@@ -84,27 +97,21 @@ pub(super) fn plan(
             ..Linting::default()
         },
     );
-    let client = Client::new(&request.registry, Threads::None).map_err(|error| {
-        Failure::new(
-            ExitCode::Usage,
-            Diagnostic::error("the registry settings cannot be used").caused_by(&error),
-        )
-    })?;
     let resolver = Resolver {
         store,
-        client: &client,
+        client,
         pull: request.pull,
     };
-    let mut bases = BTreeMap::new();
+    let mut known = inputs.known();
     loop {
         let (planned, diagnostics) =
-            plan_graph(&inputs.dockerfile, &plan_inputs, &bases).map_err(|diagnostics| {
+            plan_graph(&inputs.dockerfile, &plan_inputs, &known).map_err(|diagnostics| {
                 Failure {
                     class: ExitCode::Dockerfile,
                     diagnostics: inputs.checks.wanted(diagnostics),
                 }
             })?;
-        match planned {
+        let wanted = match planned {
             Planned::Ready(graph) => {
                 let warned = report(inputs.checks.wanted(diagnostics), events)?;
                 let warned = inputs.warned.iter().chain(&warned);
@@ -113,14 +120,37 @@ pub(super) fn plan(
                     None => Ok(graph),
                 };
             }
-            Planned::Wanted(wanted) => {
-                for base in wanted {
-                    let found = resolver.resolve(&base, events, tasks)?;
-                    bases.insert(base.key, found);
+            Planned::Wanted(wanted) => wanted,
+        };
+        for wanted in wanted {
+            match wanted {
+                Wanted::Base(base) => {
+                    let found = resolver.resolve(&base, events, tasks).map_err(|failure| {
+                        let written = base.span.map(|span| inputs.written(span));
+                        no_stage(failure, &base.key, written)
+                    })?;
+                    known.bases.insert(base.key, found);
                 }
+                remote => remotes.answer(&remote, &mut known)?,
             }
         }
     }
+}
+
+/// Says of a bare name in the Dockerfile that it may have been meant for a stage.
+fn no_stage(mut failure: Failure, key: &BaseKey, written: Option<&str>) -> Failure {
+    let Some(name) = written.filter(|name| !name.is_empty()) else {
+        return failure;
+    };
+    if let BaseLocation::Image(image) = &key.location
+        && image.registry == "docker.io"
+        && image.repository.strip_prefix("library/") == Some(name)
+        && let Some(first) = failure.diagnostics.first_mut()
+    {
+        let hint = format!("no stage is called `{name}`, so it was taken for an image");
+        first.hints.push(hint);
+    }
+    failure
 }
 
 /// Finds an image's manifest and config: in the store, an OCI layout or a registry.
@@ -209,17 +239,11 @@ impl Resolver<'_> {
         }
         let vertex = tasks.start(format!("resolve {}", image.familiar()), events);
         let resolved = self.client.resolve(image).map_err(|error| {
-            let mut failure = source(
+            let failure = source(
                 format!("cannot find the image {}", image.familiar()),
                 &error,
                 error.hint(),
             );
-            if image.registry == "docker.io"
-                && let Some(name) = image.repository.strip_prefix("library/")
-            {
-                let hint = format!("no stage is called `{name}`, so it was taken for an image");
-                failure.diagnostics[0].hints.push(hint);
-            }
             events.emit(Event::Failed {
                 vertex,
                 message: failure.diagnostics[0].message.clone(),
@@ -466,4 +490,35 @@ fn source(
     let mut diagnostic = Diagnostic::error(message).caused_by(error);
     diagnostic.hints.extend(hint);
     Failure::new(ExitCode::Source, diagnostic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_is_thought_of_only_where_a_bare_name_was_written() {
+        for (image, written, told) in [
+            ("biuld", Some("biuld"), true),
+            ("biuld:latest", Some("biuld:latest"), false),
+            (
+                "docker.io/library/biuld",
+                Some("docker.io/library/biuld"),
+                false,
+            ),
+            ("ghcr.io/biuld", Some("ghcr.io/biuld"), false),
+            // `builder pull`, a variable, the FROM of a trigger.
+            ("biuld", None, false),
+            ("biuld", Some("$BASE"), false),
+            ("biuld", Some("FROM biuld AS x"), false),
+        ] {
+            let key = BaseKey {
+                location: BaseLocation::Image(image.parse().unwrap()),
+                platform: Platform::host(),
+            };
+            let failure = Failure::new(ExitCode::Source, Diagnostic::error("x"));
+            let hints = &no_stage(failure, &key, written).diagnostics[0].hints;
+            assert_eq!(!hints.is_empty(), told, "{image} {written:?}");
+        }
+    }
 }

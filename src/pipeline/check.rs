@@ -8,17 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dockerfile::{Dockerfile, nodes};
 use crate::image::ImageConfig;
 use crate::plan::{
-    Base, BaseKey, BaseLocation, BaseWanted, Linting, Outline, Outlined, PlanInputs, Planned,
+    Base, BaseKey, BaseLocation, BaseWanted, Commit, Download, Known, Linting, Outline, Outlined,
+    PlanInputs, Planned, Wanted,
 };
-use crate::registry::{Client, Threads};
 use crate::store::Store;
 use crate::vocab::{
     BuildRequest, Diagnostic, Digest, Event, EventSink, ExitCode, SourceText, Span,
 };
 
 use super::Failure;
-use super::bases::{Resolver, TaskIds, plan_inputs};
+use super::bases::{self, Resolver, TaskIds, plan_inputs};
+use super::failure;
 use super::inputs::{Inputs, Parsed};
+use super::remotes::Remotes;
 
 /// What there is to say of a Dockerfile.
 #[derive(Clone, Debug)]
@@ -35,14 +37,14 @@ pub struct Checked {
 
 /// Checks a Dockerfile: all its stages, or with a target those that the target needs.
 pub fn check(request: &BuildRequest) -> Result<Checked, Failure> {
-    let parsed = Parsed::read(request)?;
+    let parsed = read(request)?;
     let source = parsed.source.clone();
     let checks = parsed.checks.clone();
     let mut told = parsed.diagnostics.clone();
     if !told.iter().any(Diagnostic::is_error) {
         let inputs = parsed.complete(request, Vec::new())?;
-        let mut planning = |plan: &PlanInputs, bases: &BTreeMap<BaseKey, Base>| {
-            let planned = crate::plan::plan(&inputs.dockerfile, plan, bases);
+        let mut planning = |plan: &PlanInputs, known: &Known| {
+            let planned = crate::plan::plan(&inputs.dockerfile, plan, known);
             Ok(match planned? {
                 (Planned::Wanted(wanted), _) => Attempt::Wanted(wanted),
                 (Planned::Ready(_), warnings) => Attempt::Ready(warnings),
@@ -101,14 +103,15 @@ pub fn outline(request: &BuildRequest, events: &dyn EventSink) -> Result<Outline
         only_errors(&parsed.diagnostics)?;
         Ok((source, parsed.complete(request, Vec::new())?))
     };
-    let (source, inputs) = inputs_of(Parsed::read(request)?)?;
-    let mut outlining = |plan: &PlanInputs, bases: &BTreeMap<BaseKey, Base>| {
-        Ok(
-            match crate::plan::outline(&inputs.dockerfile, plan, bases)? {
-                Outlined::Wanted(wanted) => Attempt::Wanted(wanted),
-                Outlined::Ready(outline) => Attempt::Ready(outline),
-            },
-        )
+    let (source, inputs) = inputs_of(read(request)?)?;
+    let mut outlining = |plan: &PlanInputs, known: &Known| {
+        let outlined = crate::plan::outline(&inputs.dockerfile, plan, &known.bases)?;
+        Ok(match outlined {
+            Outlined::Wanted(wanted) => {
+                Attempt::Wanted(wanted.into_iter().map(Wanted::Base).collect())
+            }
+            Outlined::Ready(outline) => Attempt::Ready(outline),
+        })
     };
     let (settled, notes) = settle(request, &inputs, false, &mut outlining)?;
     let outline = settled.map_err(|mistakes| wrong(&mistakes))?;
@@ -147,7 +150,7 @@ pub fn targets(
     request: &BuildRequest,
     events: &dyn EventSink,
 ) -> Result<(SourceText, Vec<Target>), Failure> {
-    let parsed = Parsed::read(request)?;
+    let parsed = read(request)?;
     events.emit(Event::Source(parsed.source.clone()));
     only_errors(&parsed.diagnostics)?;
     let lines = InstructionLines::of(&parsed.source.text);
@@ -193,14 +196,28 @@ fn wrong(diagnostics: &[Diagnostic]) -> Failure {
 
 /// What one attempt at planning came to.
 enum Attempt<T> {
-    Wanted(Vec<BaseWanted>),
+    Wanted(Vec<Wanted>),
     Ready(T),
 }
 
-type Planning<'a, T> =
-    dyn FnMut(&PlanInputs, &BTreeMap<BaseKey, Base>) -> Result<Attempt<T>, Vec<Diagnostic>> + 'a;
+type Planning<'a, T> = dyn FnMut(&PlanInputs, &Known) -> Result<Attempt<T>, Vec<Diagnostic>> + 'a;
 
-/// Repeats an attempt until it has the bases it wants. Those that cannot be had are made up and noted. The inner result has the
+/// Reads the Dockerfile, from wherever the context is.
+fn read(request: &BuildRequest) -> Result<Parsed, Failure> {
+    let client = bases::client(request)?;
+    let tasks = TaskIds::default();
+    match Store::open(&request.root) {
+        Ok(store) => {
+            let remotes = Remotes::new(&store, &client, BTreeMap::new(), &Nobody, &tasks);
+            Parsed::read(request, Ok(&remotes))
+        }
+        // Files of this machine can be looked at all the same.
+        Err(error) => Parsed::read(request, Err(&failure::store(&error))),
+    }
+}
+
+/// Repeats an attempt until it has the bases it wants. Those that cannot be had are made up and noted; downloads and commits are made
+/// up without asking. The inner result has the
 /// mistakes of the attempt.
 #[expect(
     clippy::type_complexity,
@@ -213,14 +230,9 @@ fn settle<T>(
     attempt: &mut Planning<'_, T>,
 ) -> Result<(Result<T, Vec<Diagnostic>>, Vec<Diagnostic>), Failure> {
     let store = Store::open(&request.root);
-    let client = Client::new(&request.registry, Threads::None).map_err(|error| {
-        Failure::new(
-            ExitCode::Usage,
-            Diagnostic::error("the registry settings cannot be used").caused_by(&error),
-        )
-    })?;
+    let client = bases::client(request)?;
     let tasks = TaskIds::default();
-    let mut bases = BTreeMap::new();
+    let mut known = inputs.known();
     let mut unknown = Vec::new();
     let mut notes = Vec::new();
     // A registry that failed once is not waited for again.
@@ -231,13 +243,33 @@ fn settle<T>(
             all_stages,
             unknown: &unknown,
         };
-        let attempted = attempt(&plan_inputs(request, inputs, linting), &bases);
+        let attempted = attempt(&plan_inputs(request, inputs, linting), &known);
         let wanted = match attempted {
             Ok(Attempt::Ready(ready)) => return Ok((Ok(ready), notes)),
             Err(mistakes) => return Ok((Err(mistakes), notes)),
             Ok(Attempt::Wanted(wanted)) => wanted,
         };
-        for base in wanted {
+        for wanted in wanted {
+            let base = match wanted {
+                Wanted::Base(base) => base,
+                Wanted::Http { key, .. } => {
+                    let digest = Digest::of(b"");
+                    let download = Download {
+                        digest,
+                        modified: None,
+                    };
+                    known.downloads.insert(key, download);
+                    continue;
+                }
+                Wanted::Git { key, .. } => {
+                    let commit = Commit {
+                        id: "0".repeat(40),
+                        reference: None,
+                    };
+                    known.commits.insert(key, commit);
+                    continue;
+                }
+            };
             let registry = match &base.key.location {
                 BaseLocation::Image(image) => Some(image.registry.clone()),
                 BaseLocation::OciLayout { .. } => None,
@@ -261,11 +293,11 @@ fn settle<T>(
                 notes.push(note(&base, &failure));
                 None
             });
-            let known = found.unwrap_or_else(|| {
+            let found = found.unwrap_or_else(|| {
                 unknown.push(base.key.clone());
                 made_up(&base.key)
             });
-            bases.insert(base.key, known);
+            known.bases.insert(base.key, found);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::vocab::{BuildRequest, Cancel, EventSink, KeyComponent};
 use crate::worker::Machine;
 
 use super::inputs::Inputs;
+use super::remotes::Remotes;
 use super::{Failure, TaskIds, bases, failure};
 
 /// One step of a plan.
@@ -48,8 +49,11 @@ pub fn forecast(
 ) -> Result<Vec<ForecastStep>, Failure> {
     let store = Store::open(&request.root).map_err(|error| failure::store(&error))?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
-    let inputs = Inputs::read(request, events)?;
-    let graph = bases::plan(request, &inputs, &store, events, &TaskIds::default())?;
+    let tasks = TaskIds::default();
+    let client = bases::client(request)?;
+    let remotes = Remotes::new(&store, &client, BTreeMap::new(), events, &tasks);
+    let inputs = Inputs::read(request, &remotes, events)?;
+    let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
     let cancel = Cancel::new();
     let machine = Machine::new(&store, inputs.setup(request, graph.epoch), events, &cancel);
     let forecasts = solve::forecast(&graph, &machine);

@@ -135,6 +135,7 @@ fn config(request: &Import) -> Result<crate::image::ImageConfig, Failure> {
         labels: &[],
         platforms: std::slice::from_ref(&request.platform),
         host: Platform::host(),
+        context: Default::default(),
         named_contexts: &[],
         add_hosts: &[],
         network: NetworkMode::Default,

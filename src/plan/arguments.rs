@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::PlanInputs;
 use super::environment::Environment;
 use super::epoch::EPOCH;
 use super::report::{Mistake, Report, Reported};
 use super::words::Words;
+use super::{MainContext, PlanInputs};
 use crate::dockerfile::{
     ArgDeclaration, Dockerfile, Instruction, InstructionKind, unknown_frontend,
 };
@@ -18,6 +18,7 @@ const SYNTAX: &str = "BUILDKIT_SYNTAX";
 /// Stands in for the `check` directive; the caller reads it.
 const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
 const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 const PROXIES: [&str; 5] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -28,7 +29,7 @@ const PROXIES: [&str; 5] = [
 /// Switches of BuildKit that change nothing here.
 const WITHOUT_EFFECT: [&str; 6] = [
     "BUILDKIT_BUILD_NAME",
-    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    KEEP_GIT_DIR,
     "BUILDKIT_GIT_ADVICE",
     "BUILDKIT_INLINE_CACHE",
     "BUILDKIT_SBOM_SCAN_CONTEXT",
@@ -122,6 +123,7 @@ impl BuildArgs {
         &self,
         dockerfile: &'a Dockerfile,
         triggers: impl Iterator<Item = &'a Instruction>,
+        context: MainContext,
         report: &mut Report,
     ) {
         let stages = dockerfile.stages.iter();
@@ -149,7 +151,8 @@ impl BuildArgs {
             .contains(&name.as_str())
                 || is_proxy
                 || PLATFORM_ARGS.contains(&name.as_str());
-            if known || declared.contains(name.as_str()) {
+            let is_for_context = name == KEEP_GIT_DIR && matches!(context, MainContext::Git(_));
+            if known || is_for_context || declared.contains(name.as_str()) {
                 continue;
             }
             if WITHOUT_EFFECT.contains(&name.as_str()) {

@@ -2,18 +2,23 @@
 
 use super::build::StageBuilder;
 use super::owner::{check_chmod, parse_chown};
+use super::remotes::{Remote, Use, file_name, literal};
 use super::report::Reported;
 use super::stages::Source;
 use super::start::pinned;
-use super::{Chown, Copy as CopyOp, CopyFrom, Op, Origin, StepId, paths};
+use super::{Chown, Copy as CopyOp, CopyFrom, HttpKey, Op, Origin, StepId, paths};
 use crate::dockerfile::{AddFlags, Copy, CopySource, Heredoc, Instruction, Word};
-use crate::vocab::{Diagnostic, Span};
+use crate::vocab::{
+    Diagnostic, Digest, GitPlace, GitRef, Span, check_commit, shown_url, without_passwords,
+};
 
 /// What COPY and ADD differ in.
-#[derive(Clone, Copy)]
 struct Manner {
     keyword: &'static str,
+    /// Archives among local files are unpacked.
     unpack: bool,
+    /// What is fetched, by the place of its source; `None` and missing ones are local.
+    remotes: Vec<Option<Remote>>,
 }
 
 /// The values of flags and words, with variables replaced.
@@ -33,56 +38,138 @@ impl StageBuilder<'_> {
         let manner = Manner {
             keyword: "COPY",
             unpack: false,
+            remotes: Vec::new(),
         };
         let expanded = self.expand_copy(copy)?;
         for (path, span) in &expanded.paths {
             if let Some(kind) = remote_kind(path) {
                 let error = Diagnostic::error(format!("COPY cannot fetch {kind}: `{path}`"));
-                return Err(self.refuse(error.at(*span)));
+                let error = error.at(*span).hint("ADD fetches URLs and repositories");
+                return Err(self.refuse(error));
             }
         }
         self.copy_files(copy, expanded, manner, instruction)
     }
 
-    /// ADD of local files and heredocs.
+    /// ADD of local files, heredocs, URLs and repositories.
     pub(super) fn add(
         &mut self,
         copy: &Copy,
         flags: &AddFlags,
         instruction: &Instruction,
     ) -> Result<(), Reported> {
-        let manner = Manner {
-            keyword: "ADD",
-            unpack: flags.unpack.as_ref().is_none_or(|unpack| unpack.value),
-        };
         let expanded = self.expand_copy(copy)?;
-        let mut result = Ok(());
-        for (path, span) in &expanded.paths {
-            if let Some(kind) = remote_kind(path) {
-                let error = Diagnostic::error(format!("ADD of {kind} is not supported: `{path}`"));
-                let error = error.at(*span).hint(match kind {
-                    "a URL" => "fetch it before the build, or in a RUN with curl or wget",
-                    _ => "clone it before the build, or in a RUN with git",
-                });
-                result = Err(self.refuse(error));
-            }
+        let checksum = self.flag(flags.checksum.as_ref())?;
+        if let Some((_, span)) = &checksum
+            && expanded.paths.len() + expanded.inline.len() != 1
+        {
+            let error = Diagnostic::error("`ADD --checksum` takes one source");
+            let error = error
+                .at(*span)
+                .hint("write one ADD for each file that is checked");
+            return Err(self.refuse(error));
         }
-        result?;
-        if let Some(checksum) = &flags.checksum {
+        let mut remotes = Vec::with_capacity(expanded.paths.len());
+        for (path, span) in &expanded.paths {
+            remotes.push(match GitRef::parse(path, GitPlace::Dockerfile) {
+                Some(Ok(git)) => Some(self.repository(git, *span, flags, checksum.as_ref())?),
+                Some(Err(reason)) => {
+                    let error = Diagnostic::error(format!(
+                        "the repository cannot be used: `{}`",
+                        shown_url(path)
+                    ));
+                    return Err(self.refuse(error.cause(reason.to_string()).at(*span)));
+                }
+                None if is_url(path) => Some(self.download(path, flags, checksum.as_ref())?),
+                None => None,
+            });
+        }
+        let local = remotes.iter().all(Option::is_none);
+        if local && let Some((_, span)) = checksum {
             let error = Diagnostic::error("`ADD --checksum` needs a URL or a git repository");
             let error = error
-                .at(checksum.span)
+                .at(span)
                 .hint("local files need no checksum: leave the flag out");
             return Err(self.refuse(error));
         }
-        if let Some(keep) = &flags.keep_git_dir {
+        let is_git = |remote: &Option<Remote>| matches!(remote, Some(Remote::Git(_)));
+        if !remotes.iter().any(is_git)
+            && let Some(keep) = &flags.keep_git_dir
+        {
             let error = Diagnostic::error("`ADD --keep-git-dir` needs a git repository");
             let error = error
                 .at(keep.span)
-                .hint("local files are taken as they are: leave the flag out");
+                .hint("other sources are taken as they are: leave the flag out");
             return Err(self.refuse(error));
         }
+        let manner = Manner {
+            keyword: "ADD",
+            unpack: flags.unpack.as_ref().is_none_or(|unpack| unpack.value),
+            remotes,
+        };
         self.copy_files(copy, expanded, manner, instruction)
+    }
+
+    /// Joins what a repository's name says with what the flags say.
+    fn repository(
+        &mut self,
+        mut git: GitRef,
+        span: Span,
+        flags: &AddFlags,
+        checksum: Option<&(String, Span)>,
+    ) -> Result<Remote, Reported> {
+        if let Some(keep) = &flags.keep_git_dir {
+            if git.keep_git_dir.is_some_and(|said| said != keep.value) {
+                let error = Diagnostic::error(
+                    "`--keep-git-dir` and the repository's `keep-git-dir` say different things",
+                );
+                return Err(self.refuse(error.at(keep.span).at(span)));
+            }
+            git.keep_git_dir = Some(keep.value);
+        }
+        if let Some((text, at)) = checksum {
+            let given = text.to_ascii_lowercase();
+            if let Err(reason) = check_commit(&given) {
+                let error = Diagnostic::error("the value of `--checksum` is wrong");
+                return Err(self.refuse(error.cause(reason.to_string()).at(*at)));
+            }
+            if let Some(said) = &git.checksum
+                && *said != given
+            {
+                let error = Diagnostic::error(format!(
+                    "`--checksum` and the repository's `commit` say different things: `{given}`, `{said}`"
+                ));
+                return Err(self.refuse(error.at(*at).at(span)));
+            }
+            git.checksum = Some(given);
+        }
+        Ok(Remote::Git(git))
+    }
+
+    fn download(
+        &mut self,
+        url: &str,
+        flags: &AddFlags,
+        checksum: Option<&(String, Span)>,
+    ) -> Result<Remote, Reported> {
+        let checksum = match checksum {
+            Some((text, span)) => match text.parse::<Digest>() {
+                Ok(digest) => Some(digest),
+                Err(reason) => {
+                    let error = Diagnostic::error("the value of `--checksum` is wrong");
+                    return Err(self.refuse(error.cause(reason.to_string()).at(*span)));
+                }
+            },
+            None => None,
+        };
+        Ok(Remote::Http {
+            key: HttpKey {
+                url: url.to_owned(),
+                checksum,
+            },
+            name: file_name(url),
+            unpack: flags.unpack.as_ref().is_some_and(|unpack| unpack.value),
+        })
     }
 
     fn copy_files(
@@ -106,21 +193,43 @@ impl StageBuilder<'_> {
             ));
             return Err(self.refuse(error));
         }
-        let created_by = created_by(copy, &expanded, manner);
+        let created_by = created_by(copy, &expanded, manner.keyword);
+        // The stage's root is the first input of the step; the trees come after it.
         let mut inputs = Vec::new();
         let mut from = Vec::with_capacity(sources);
-        if !expanded.paths.is_empty() {
-            inputs.push(self.tree(copy)?);
-        }
+        let mut local = None;
+        let mut remotes = manner.remotes.into_iter();
         for (path, span) in expanded.paths {
-            self.lint_source(manner.keyword, copy, &path, span);
-            // The stage's root is the first input, the tree the second. An empty path is the tree's root.
-            let pattern = if path.is_empty() {
-                "/".to_owned()
-            } else {
-                path
+            let Some(remote) = remotes.next().flatten() else {
+                self.lint_source(manner.keyword, copy, &path, span);
+                let input = match local {
+                    Some(input) => input,
+                    None => {
+                        inputs.push(self.tree(copy)?);
+                        *local.insert(inputs.len())
+                    }
+                };
+                // An empty path is the tree's root.
+                let pattern = match path.is_empty() {
+                    true => "/".to_owned(),
+                    false => path,
+                };
+                from.push(CopyFrom::Tree { input, pattern });
+                continue;
             };
-            from.push(CopyFrom::Tree { input: 1, pattern });
+            let usage = Use {
+                span: Some(self.place(span)),
+                stage: &self.naming.stage,
+                name: format!("load {}", remote.shown()),
+            };
+            inputs.push(self.steps.remote(&remote, usage));
+            from.push(CopyFrom::Tree {
+                input: inputs.len(),
+                pattern: match &remote {
+                    Remote::Git(_) => "/".to_owned(),
+                    Remote::Http { name, .. } => literal(name),
+                },
+            });
         }
         from.extend(expanded.inline);
         let op = Op::Copy(CopyOp {
@@ -131,7 +240,7 @@ impl StageBuilder<'_> {
             link: copy.link,
             parents: copy.parents,
             exclude: expanded.exclude,
-            unpack: manner.unpack && !inputs.is_empty(),
+            unpack: manner.unpack && local.is_some(),
             epoch: self.planning.epoch,
         });
         self.layer(op, inputs, instruction, "", created_by);
@@ -236,8 +345,8 @@ impl StageBuilder<'_> {
 }
 
 /// Flags first, then the words as they came out; `--from` and `--link` are not told.
-fn created_by(copy: &Copy, expanded: &Expanded, manner: Manner) -> String {
-    let mut words = vec![manner.keyword.to_owned()];
+fn created_by(copy: &Copy, expanded: &Expanded, keyword: &str) -> String {
+    let mut words = vec![keyword.to_owned()];
     if copy.parents {
         words.push("--parents".to_owned());
     }
@@ -247,7 +356,8 @@ fn created_by(copy: &Copy, expanded: &Expanded, manner: Manner) -> String {
     if let Some(chmod) = &expanded.chmod {
         words.push(format!("--chmod={chmod}"));
     }
-    words.extend(expanded.paths.iter().map(|(path, _)| path.clone()));
+    let paths = expanded.paths.iter();
+    words.extend(paths.map(|(path, _)| without_passwords(path)));
     for source in &expanded.inline {
         if let CopyFrom::Inline { name, .. } = source {
             words.push(format!("<<{name}"));
@@ -260,60 +370,12 @@ fn created_by(copy: &Copy, expanded: &Expanded, manner: Manner) -> String {
 
 /// Tells what a source is that is no local path.
 fn remote_kind(source: &str) -> Option<&'static str> {
-    const GIT: &str = "a git repository";
-    if source.starts_with("git://") || source.starts_with("ssh://") || is_scp(source) {
-        return Some(GIT);
+    if GitRef::parse(source, GitPlace::Dockerfile).is_some() {
+        return Some("a git repository");
     }
-    if !source.starts_with("http://") && !source.starts_with("https://") {
-        return None;
-    }
-    let path = source.split(['#', '?']).next().unwrap_or(source);
-    Some(match path.ends_with(".git") {
-        true => GIT,
-        false => "a URL",
-    })
+    is_url(source).then_some("a URL")
 }
 
-/// `USER@HOST:PATH`, as git takes it.
-fn is_scp(source: &str) -> bool {
-    let Some((user, rest)) = source.split_once('@') else {
-        return false;
-    };
-    let Some((host, path)) = rest.split_once(':') else {
-        return false;
-    };
-    let word = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    word(user) && word(host) && !path.is_empty()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::remote_kind;
-
-    #[test]
-    fn urls_and_repositories_are_told_from_paths() {
-        for (source, kind) in [
-            ("a", None),
-            ("/a.git", None),
-            ("github.com/a/b.git", None),
-            ("a@b", None),
-            ("dir/a@b:c", None),
-            ("https://x/a.tar", Some("a URL")),
-            ("http://x", Some("a URL")),
-            ("https://x/a.git", Some("a git repository")),
-            ("https://x/a.git#main:dir", Some("a git repository")),
-            ("https://x/a.git?ref=v1", Some("a git repository")),
-            ("https://x/a?f=b.git", Some("a URL")),
-            ("git://x/a", Some("a git repository")),
-            ("ssh://git@x/a", Some("a git repository")),
-            ("git@github.com:a/b.git", Some("a git repository")),
-        ] {
-            assert_eq!(remote_kind(source), kind, "{source}");
-        }
-    }
+fn is_url(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::image::ImageConfig;
 use crate::vocab::{
-    Descriptor, DiffId, Digest, ImageRef, NetworkMode, Platform, Security, Span, Ulimit,
+    Descriptor, DiffId, Digest, GitTimes, ImageRef, NetworkMode, Platform, Security, Span, Ulimit,
 };
 
 /// A place in [`Graph::steps`]. Inputs always come before the steps that use them.
@@ -125,14 +125,17 @@ pub struct Local {
 /// A commit of a repository, already resolved. Its identity in keys is all but `url`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Git {
-    /// Without fragment and query.
+    /// Without fragment and query; with the user name and password that were written.
     pub url: String,
     /// The full object name.
     pub commit: String,
+    /// The full name that led to the commit; only with `keep_git_dir`, where a tag stays known.
+    pub reference: Option<String>,
     /// The directory of the repository that is taken; `None` is all of it.
     pub subdirectory: Option<String>,
     pub keep_git_dir: bool,
     pub submodules: bool,
+    pub times: GitTimes,
 }
 
 /// A file that was downloaded while planning. Its identity in keys is all but `url`.
@@ -144,6 +147,8 @@ pub struct Http {
     pub name: String,
     /// Seconds since 1970, as the server says; `None` where it does not say.
     pub modified: Option<i64>,
+    /// An archive is unpacked, not copied.
+    pub unpack: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! A Dockerfile, arguments and base configs become a plain graph of steps. Nothing after this room sees Dockerfile text.
 //!
-//! Pure. Planning is asked again with more bases until it has all it needs (see [`plan`]). The order of things: `planner`, `stages`
-//! (what FROM names), `reach` (what the target needs), `build` (one stage), and a file for each kind of instruction.
+//! Pure. Planning is asked again with more bases, downloads and commits until it has all it needs (see [`plan`]). The order of
+//! things: `planner`, `stages` (what FROM names), `reach` (what the target needs), `build` (one stage), and a file for each kind of
+//! instruction.
 //!
 //! The rules are BuildKit's. Where this room differs, it does so on purpose, by an error in the place of a guess:
 //! - several sources of COPY or ADD with a destination that does not end in `/` (there: the last file wins, or all go into a
@@ -10,7 +11,7 @@
 //! - `source` of a cache mount without `from` (there: a directory that must be in the cache already);
 //! - names of ENV and LABEL, and negative signals, that come out empty or useless after expansion.
 //!
-//! Names of stages are found in any letter case in FROM too. ADD of URLs and repositories is refused where it stands.
+//! Names of stages are found in any letter case in FROM too.
 
 mod arguments;
 mod build;
@@ -30,6 +31,7 @@ mod paths;
 mod planner;
 mod ports;
 mod reach;
+mod remotes;
 mod report;
 mod run;
 mod signal;
@@ -38,6 +40,7 @@ mod start;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod words;
 
 pub use graph::{
@@ -49,3 +52,5 @@ pub use lint::Linting;
 pub use outline::{Outline, OutlineArg, OutlineMount, Outlined, outline};
 pub use paths::literal;
 pub use planner::{PlanInputs, Planned, plan};
+pub use remotes::MainContext;
+pub use wanted::{Commit, Download, GitKey, HttpKey, Known, Wanted};

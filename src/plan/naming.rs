@@ -2,7 +2,7 @@
 
 use super::Origin;
 use super::planner::Planning;
-use crate::vocab::Span;
+use crate::vocab::{Span, without_passwords};
 
 /// Names the steps of one stage, counting them.
 pub(super) struct Naming {
@@ -60,10 +60,13 @@ impl Naming {
     }
 }
 
-/// Returns an instruction with its keyword in capitals, as steps are shown.
+/// Returns an instruction with its keyword in capitals, as steps are shown. Passwords in what ADD fetches are not.
 pub(super) fn shown(text: &str) -> String {
     let text = text.trim();
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (keyword, rest) = text.split_at(end);
-    format!("{}{rest}", keyword.to_uppercase())
+    match keyword.to_uppercase().as_str() {
+        "ADD" => format!("ADD{}", without_passwords(rest)),
+        keyword => format!("{keyword}{rest}"),
+    }
 }

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::build::StageBuilder;
 use super::planner::{self, Planning, Prepared};
+use super::remotes::Remotes;
 use super::report::{Report, Reported};
 use super::steps::Steps;
+use super::wanted::Known;
 use super::{Base, BaseKey, BaseWanted, PlanInputs};
 use crate::dockerfile::{
     self, ArgDeclaration, Dockerfile, Instruction, InstructionKind, MountFlag, Word,
@@ -112,7 +114,7 @@ fn outline_target(
         finished: BTreeMap::new(),
         outline: Some(&collected),
     };
-    let mut steps = Steps::default();
+    let mut steps = Steps::new(Remotes::new(&Known::default(), inputs));
     let mut from_words: Vec<&Word> = Vec::new();
     for (&at, fired) in &reach.stages {
         let from = &stages.list[at].stage.from.value;

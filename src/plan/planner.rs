@@ -11,10 +11,12 @@ use super::build::build;
 use super::epoch;
 use super::outline::Collected;
 use super::reach::Reach;
+use super::remotes::{MainContext, Remotes};
 use super::report::{Report, Reported};
 use super::stages::{Stages, check_defaults, check_references};
 use super::start::State;
 use super::steps::Steps;
+use super::wanted::{Known, Wanted};
 use super::{Base, BaseKey, BaseWanted, Graph, Linting, Output};
 use crate::dockerfile::Dockerfile;
 use crate::vocab::{Allowed, Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
@@ -28,6 +30,7 @@ pub struct PlanInputs<'a> {
     /// Empty: the host's, and then an image keeps the platform that its base says it is for.
     pub platforms: &'a [Platform],
     pub host: Platform,
+    pub context: MainContext<'a>,
     pub named_contexts: &'a [(String, NamedContext)],
     pub add_hosts: &'a [(String, String)],
     /// `Host` is also the leave for `RUN --network=host`.
@@ -49,7 +52,7 @@ pub struct PlanInputs<'a> {
 #[derive(Debug)]
 pub enum Planned {
     /// Fetch these and plan again. The warnings that come with it come again: show those of the last call only.
-    Wanted(Vec<BaseWanted>),
+    Wanted(Vec<Wanted>),
     Ready(Graph),
 }
 
@@ -78,17 +81,17 @@ pub(super) struct Prepared<'a> {
     pub(super) epoch: Option<i64>,
 }
 
-/// Plans a build, or says which bases it must know first. All that can be named are asked for at once; triggers of a base
-/// (ONBUILD) may name more in the next round. The warnings come with the answer; errors come with the warnings.
+/// Plans a build, or says what it must know first. All that can be named is asked for at once; bases come first, because what ADD
+/// names may depend on their variables, and their triggers (ONBUILD) may name more. The warnings come with the answer; errors come with the warnings.
 ///
 /// `dockerfile` has at least one stage, as everything that the parser passes has.
 pub fn plan(
     dockerfile: &Dockerfile,
     inputs: &PlanInputs,
-    bases: &BTreeMap<BaseKey, Base>,
+    known: &Known,
 ) -> Result<(Planned, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut report = Report::default();
-    let planned = plan_all(dockerfile, inputs, bases, &mut report);
+    let planned = plan_all(dockerfile, inputs, known, &mut report);
     match (planned, report.finish()) {
         (Ok(planned), Ok(warnings)) => Ok((planned, warnings)),
         (_, Err(errors)) => Err(errors),
@@ -173,7 +176,7 @@ pub(super) fn prepare<'a>(
     let fired = targets
         .iter()
         .flat_map(|(_, _, _, reach)| reach.stages.values().flatten());
-    build_args.warn_of_unused(dockerfile, fired, report);
+    build_args.warn_of_unused(dockerfile, fired, inputs.context, report);
     if report.has_errors() {
         return Err(Reported);
     }
@@ -189,9 +192,10 @@ pub(super) fn prepare<'a>(
 fn plan_all(
     dockerfile: &Dockerfile,
     inputs: &PlanInputs,
-    bases: &BTreeMap<BaseKey, Base>,
+    known: &Known,
     report: &mut Report,
 ) -> Result<Planned, Reported> {
+    let bases = &known.bases;
     let Prepared {
         build_args,
         targets,
@@ -200,10 +204,12 @@ fn plan_all(
         epoch,
     } = prepare(dockerfile, inputs, bases, report)?;
     if !wanted.is_empty() {
-        return Ok(Planned::Wanted(wanted));
+        return Ok(Planned::Wanted(
+            wanted.into_iter().map(Wanted::Base).collect(),
+        ));
     }
 
-    let mut steps = Steps::default();
+    let mut steps = Steps::new(Remotes::new(known, inputs));
     let mut outputs = Vec::with_capacity(targets.len());
     for (globals, stages, target, reach) in &targets {
         let mut planning = Planning {
@@ -226,6 +232,9 @@ fn plan_all(
     }
     if report.has_errors() {
         return Err(Reported);
+    }
+    if !steps.remotes.wanted.is_empty() {
+        return Ok(Planned::Wanted(steps.remotes.wanted));
     }
     let (steps, origins) = steps.finish();
     Ok(Planned::Ready(Graph {

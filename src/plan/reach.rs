@@ -60,13 +60,14 @@ impl Reach {
             Source::Stage(base) => {
                 needed.push(*base);
                 let base = &stages.list[*base];
-                let own = base.stage.instructions.iter().filter(|_| !base.replaced);
+                // What a named context gives in the place of a stage is taken as it is.
+                let is_bare = base.replaced || stage.replaced;
+                let own = base.stage.instructions.iter().filter(|_| !is_bare);
                 own.filter_map(trigger_of).collect()
             }
             Source::Image(key) => {
                 let image = &stage.stage.from.value.image;
                 match self.known(key, Some(image.span), bases) {
-                    // What a named context gives in the place of a stage is taken as it is.
                     Some(base) if !stage.replaced => base
                         .config
                         .config

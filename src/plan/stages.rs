@@ -22,7 +22,7 @@ pub(super) enum Source {
     /// An earlier stage, by index.
     Stage(usize),
     Image(BaseKey),
-    /// A named context that is a directory, by the name it was given under.
+    /// A named context that is a tree of files (a directory, a repository, a download), by the name it was given under.
     Directory(String),
 }
 
@@ -122,7 +122,14 @@ impl<'a> Stages<'a> {
         };
         let own = platform.as_ref().unwrap_or(&self.target).clone();
         let name = from.name.as_ref().map(|name| name.value.as_str());
-        if let Some(source) = name.and_then(|name| self.context(name, &own)) {
+        let replacement = match name {
+            Some(name) => report.take(
+                self.context(name, &own, self.list.len())
+                    .map_err(|error| Box::new(error.at(from.image.span))),
+            )?,
+            None => None,
+        };
+        if let Some(source) = replacement {
             return Ok(ResolvedStage {
                 stage,
                 source,
@@ -136,7 +143,7 @@ impl<'a> Stages<'a> {
         } else if let Some(base) = self.earlier(&image, self.list.len()) {
             (Source::Stage(base), self.list[base].platform.clone())
         } else {
-            let source = self.image(&image, &own);
+            let source = self.image(&image, &own, self.list.len());
             let source = source.map_err(|error| Box::new(error.at(from.image.span)));
             (report.take(source)?, own)
         };
@@ -210,7 +217,7 @@ impl<'a> Stages<'a> {
         if name == SCRATCH {
             return Ok(Source::Scratch);
         }
-        self.image(name, &self.target).map_err(|error| {
+        self.image(name, &self.target, user).map_err(|error| {
             let error = error.at(word.span);
             let names = self.list[..user].iter().filter_map(ResolvedStage::name);
             Box::new(match nearest(&lower, names) {
@@ -227,9 +234,9 @@ impl<'a> Stages<'a> {
         before.iter().rposition(|stage| stage.name() == Some(&name))
     }
 
-    /// Returns the named context of that name, or the image.
-    fn image(&self, name: &str, platform: &Platform) -> Result<Source, Mistake> {
-        if let Some(source) = self.context(name, platform) {
+    /// Returns the named context of that name, or the image. Stages before `end` exist.
+    fn image(&self, name: &str, platform: &Platform, end: usize) -> Result<Source, Mistake> {
+        if let Some(source) = self.context(name, platform, end)? {
             return Ok(source);
         }
         match name.parse::<ImageRef>() {
@@ -242,10 +249,15 @@ impl<'a> Stages<'a> {
     }
 
     /// Returns what `--build-context` gives for a name: for this platform, or for all.
-    fn context(&self, name: &str, platform: &Platform) -> Option<Source> {
+    fn context(
+        &self,
+        name: &str,
+        platform: &Platform,
+        end: usize,
+    ) -> Result<Option<Source>, Mistake> {
         let name = short(name);
         if ["scratch", "context"].contains(&name.as_str()) {
-            return None;
+            return Ok(None);
         }
         let given = |wanted: Option<String>| {
             self.contexts.iter().rfind(|(given, _)| {
@@ -260,19 +272,44 @@ impl<'a> Stages<'a> {
                 short(given) == name && suffix == wanted
             })
         };
-        let (given, context) = given(Some(platform.to_string())).or_else(|| given(None))?;
+        let Some((given, context)) = given(Some(platform.to_string())).or_else(|| given(None))
+        else {
+            return Ok(None);
+        };
         let location = match context {
-            NamedContext::Directory(_) => return Some(Source::Directory(given.clone())),
+            NamedContext::Directory(_) | NamedContext::Git(_) | NamedContext::Http(_) => {
+                return Ok(Some(Source::Directory(given.clone())));
+            }
+            NamedContext::Stage(stage) => {
+                return match self.earlier(stage, end) {
+                    Some(index) => Ok(Some(Source::Stage(index))),
+                    None => Err(Box::new(self.no_such_target(given, stage, end))),
+                };
+            }
+            NamedContext::Image(image) if short(&image.familiar()) == SCRATCH => {
+                return Ok(Some(Source::Scratch));
+            }
             NamedContext::Image(image) => BaseLocation::Image(image.clone()),
             NamedContext::OciLayout { path, reference } => BaseLocation::OciLayout {
                 path: path.clone(),
                 reference: reference.clone(),
             },
         };
-        Some(Source::Image(BaseKey {
+        Ok(Some(Source::Image(BaseKey {
             location,
             platform: platform.clone(),
-        }))
+        })))
+    }
+
+    fn no_such_target(&self, context: &str, stage: &str, end: usize) -> Diagnostic {
+        let error = Diagnostic::error(format!(
+            "the context `{context}` is `target:{stage}`, and no stage before this one has that name"
+        ));
+        let names = self.list[..end].iter().filter_map(ResolvedStage::name);
+        match nearest(&stage.to_lowercase(), names) {
+            Some(known) => error.hint(format!("did you mean `target:{known}`?")),
+            None => error.hint("`target:` names a stage of this Dockerfile that comes earlier"),
+        }
     }
 }
 

@@ -2,19 +2,29 @@
 
 use std::collections::HashMap;
 
+use super::remotes::{Remotes, Use};
 use super::{Base, Local, Op, Origin, Step, StepId};
 use crate::vocab::Span;
 
 /// Steps in the order made, so that inputs come before users.
-#[derive(Default)]
 pub(super) struct Steps {
     steps: Vec<Step>,
     origins: Vec<Origin>,
     /// Steps by their inputs: equal steps have equal ones.
     by_inputs: HashMap<Vec<StepId>, Vec<StepId>>,
+    pub(super) remotes: Remotes,
 }
 
 impl Steps {
+    pub(super) fn new(remotes: Remotes) -> Steps {
+        Steps {
+            steps: Vec::new(),
+            origins: Vec::new(),
+            by_inputs: HashMap::new(),
+            remotes,
+        }
+    }
+
     /// Adds a step, or finds the equal one. A step that any of its origins wants uncached is not taken from the cache.
     pub(super) fn add(&mut self, op: Op, inputs: Vec<StepId>, origin: Origin) -> StepId {
         let step = Step { op, inputs };
@@ -49,15 +59,24 @@ impl Steps {
         }
     }
 
-    /// Adds the main context, or a named one.
+    /// Adds the main context, or a named one, wherever its files come from.
     pub(super) fn local(&mut self, name: Option<&str>, span: Option<Span>, stage: &str) -> StepId {
+        let title = match name {
+            Some(name) => format!("[context {name}] load files"),
+            None => "[internal] load build context".to_owned(),
+        };
+        if let Some(remote) = self.remotes.context(name) {
+            let usage = Use {
+                span,
+                stage,
+                name: title,
+            };
+            return self.remote(&remote, usage);
+        }
         let origin = Origin {
             span,
             stage: stage.to_owned(),
-            name: match name {
-                Some(name) => format!("[context {name}] load files"),
-                None => "[internal] load build context".to_owned(),
-            },
+            name: title,
             ignore_cache: false,
         };
         let name = name.map(str::to_owned);

@@ -210,6 +210,14 @@ impl Client {
         }
     }
 
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(super) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, RegistryError> {
+        self.reactor.block_on(future)
+    }
+
     /// Tells whether certificate roots were loaded.
     #[cfg(test)]
     pub(super) fn has_loaded_roots(&self) -> bool {

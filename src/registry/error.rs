@@ -47,6 +47,13 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
         said: Said,
     },
+    /// A URL that is no registry's.
+    #[error("`{url}` answered with status {status}")]
+    Download {
+        url: String,
+        status: u16,
+        retry_after: Option<Duration>,
+    },
     #[error("the bytes of `{what}` have another digest: wanted {expected}, found {found}")]
     DigestMismatch {
         what: String,
@@ -206,6 +213,14 @@ impl RegistryError {
                     None
                 }
             }
+            RegistryError::Download { status, .. } => match status {
+                404 | 410 => Some("check the URL".to_owned()),
+                401 | 403 => Some(
+                    "the server wants credentials: give them as the secret HTTP_AUTH_TOKEN_HOST or HTTP_AUTH_HEADER_HOST"
+                        .to_owned(),
+                ),
+                _ => None,
+            },
             RegistryError::Connect {
                 host, unknown_name, ..
             } => Some(if *unknown_name {
@@ -242,8 +257,10 @@ impl RegistryError {
             | RegistryError::Broken { .. }
             | RegistryError::Timeout { .. } => true,
             RegistryError::Connect { unknown_name, .. } => !unknown_name,
-            RegistryError::Status { status, .. } => {
-                *status == 408 || (*status >= 500 && *status != 501 && *status != 505)
+            RegistryError::Status { status, .. } | RegistryError::Download { status, .. } => {
+                *status == 408
+                    || *status == 429
+                    || (*status >= 500 && *status != 501 && *status != 505)
             }
             _ => false,
         }
@@ -253,7 +270,8 @@ impl RegistryError {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             RegistryError::TooManyRequests { retry_after, .. }
-            | RegistryError::Status { retry_after, .. } => *retry_after,
+            | RegistryError::Status { retry_after, .. }
+            | RegistryError::Download { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

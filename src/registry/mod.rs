@@ -1,4 +1,4 @@
-//! Registries over HTTP: pull, push, credentials. All `async` is here, behind calls that block.
+//! Registries over HTTP: pull, push, credentials; and plain downloads. All `async` is here, behind calls that block.
 //!
 //! In: image names, descriptors, bytes to push. Out: manifests and blobs whose digests were checked, or a [`RegistryError`] that says
 //! what to do. The room knows the distribution API (v2), its authentication and its dialects; it does not know what a manifest
@@ -8,6 +8,7 @@
 //! Client ── manifest   HEAD, GET, PUT of manifests; tags
 //!        ├─ pull       blobs as readers that go on after a cut
 //!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut
+//!        ├─ fetch      any other URL, for ADD and contexts
 //!        ▼
 //!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors
 //!        ├─ token      Basic and bearer tokens   ◀── challenge     ◀── credentials, login ◀── auth_file, helper
@@ -28,6 +29,7 @@ mod endpoint;
 mod environment;
 mod error;
 mod exchange;
+mod fetch;
 mod helper;
 mod login;
 mod manifest;
@@ -50,6 +52,7 @@ mod tests;
 pub use client::Client;
 pub use credentials::Credentials;
 pub use error::{Action, Cause, RegistryError, Said};
+pub use fetch::{Fetch, FetchError, Outcome, Sink, http_date};
 pub use login::{login, logout};
 pub use manifest::{Fetched, Resolved};
 pub use pull::BlobReader;

@@ -17,6 +17,7 @@
 //! processes, choose directories, keep records, compress or hash.
 
 mod apply;
+mod context;
 mod diff;
 mod error;
 mod export;
@@ -39,6 +40,7 @@ mod walk;
 mod xattr;
 
 pub use apply::{Applied, apply_layer};
+pub use context::extract_context;
 pub use diff::{DiffStats, write_layer};
 pub use error::{RootfsError, UserError};
 pub use export::{ExportStats, export_tree, write_tree};

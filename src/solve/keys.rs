@@ -1,7 +1,9 @@
 //! Definition keys and content keys (the table is in the room's doc).
 
 use crate::plan::{Copy, CopyFrom, Git, Http, Mount, Owner, Run, Sharing, Workdir};
-use crate::vocab::{CacheKey, Digest, KeyBuilder, KeyComponent, NetworkMode, ResultId, Security};
+use crate::vocab::{
+    CacheKey, Digest, GitTimes, KeyBuilder, KeyComponent, NetworkMode, ResultId, Security,
+};
 
 use super::readings::shown;
 
@@ -28,7 +30,15 @@ pub(super) fn git_result(git: &Git) -> ResultId {
             git.subdirectory.as_deref().unwrap_or_default(),
         )
         .add("keep-git-dir", flag(git.keep_git_dir))
-        .add("submodules", flag(git.submodules));
+        .add("submodules", flag(git.submodules))
+        .add("reference", git.reference.as_deref().unwrap_or_default())
+        .add(
+            "times",
+            match git.times {
+                GitTimes::Commit => "commit",
+                GitTimes::Checkout => "checkout",
+            },
+        );
     ResultId(key.finish().0.0)
 }
 
@@ -40,7 +50,8 @@ pub(super) fn http_result(http: &Http) -> ResultId {
         .add(
             "modified",
             &http.modified.map_or_else(String::new, |at| at.to_string()),
-        );
+        )
+        .add("unpack", if http.unpack { "yes" } else { "no" });
     ResultId(key.finish().0.0)
 }
 

@@ -14,6 +14,7 @@ use super::documents::PartKind;
 use super::images::Index;
 use super::packed::{self, Packed};
 use super::records::{self, Record};
+use super::remotes::FoundRemote;
 use super::{Store, StoreError, disk, tree};
 use crate::vocab::{CacheKey, Digest, LayerId};
 
@@ -28,6 +29,7 @@ pub(super) struct Inventory {
     pub(super) contexts: Vec<FoundFile>,
     /// Copies of cache mounts. Their sizes are walked: nobody knows them but the files.
     pub(super) mounts: Vec<FoundFile>,
+    pub(super) remotes: Vec<FoundRemote>,
     /// What a crash has torn, and directories of layers that are on their way out. Nobody sees them.
     pub(super) junk: Vec<PathBuf>,
 }
@@ -119,6 +121,7 @@ impl Store {
                 });
             }
         }
+        inventory.remotes = self.found_remotes(&mut inventory.junk)?;
         Ok(inventory)
     }
 }
@@ -131,11 +134,11 @@ impl Inventory {
     }
 }
 
-fn contents(path: &Path) -> Option<Vec<u8>> {
+pub(super) fn contents(path: &Path) -> Option<Vec<u8>> {
     std::fs::read(path).ok()
 }
 
-fn found_file(path: &Path) -> Option<FoundFile> {
+pub(super) fn found_file(path: &Path) -> Option<FoundFile> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     metadata.is_file().then(|| FoundFile {
         path: path.to_owned(),

@@ -20,6 +20,7 @@
 //!   records/KK/KEY.json          a step's result; the file's modification time is its last use, to the day
 //!   mounts/KEY/N/                a copy of a cache mount: `fs/`, which steps write to, and `lock`, whose time is the last use
 //!   contexts/HASH                what the context room remembers of one directory
+//!   remotes/                     downloads, mirrors of repositories and files of commits (see `remotes`)
 //!   unsynced/BOOTID/LAYERID      empty: the layer was made during that boot and may not have reached the disk
 //!   locks/KEY                    exists while a process holds or wants the lock of a key; holds the holder's pid
 //!   locks/images                 taken around every change of index.json
@@ -74,6 +75,7 @@ mod mounts;
 mod packed;
 mod prune;
 mod records;
+mod remotes;
 mod session;
 mod tree;
 mod unsynced;
@@ -90,6 +92,7 @@ pub use mounts::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
 pub use packed::{Packed, PackedMember};
 pub use prune::{PruneOptions, Pruned, Tally};
 pub use records::Record;
+pub use remotes::{DownloadWriter, KeptDownload, PendingCheckout, Repository};
 pub use session::Swept;
 pub use usage::{DiskUsage, Usage};
 pub use verify::{Problem, ProblemKind};

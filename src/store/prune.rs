@@ -48,6 +48,8 @@ pub struct Pruned {
     pub contexts: Tally,
     /// Copies of cache mounts.
     pub mounts: Tally,
+    /// Downloads, mirrors of repositories, files of commits.
+    pub remotes: Tally,
     /// What could not be removed. The rest was.
     pub failures: Vec<StoreError>,
 }
@@ -62,6 +64,7 @@ impl Pruned {
             self.records,
             self.contexts,
             self.mounts,
+            self.remotes,
         ]
         .iter()
         .map(|tally| tally.bytes)
@@ -79,6 +82,8 @@ pub(super) struct Plan {
     pub(super) blobs: Vec<(Digest, u64)>,
     pub(super) contexts: Vec<(PathBuf, u64)>,
     pub(super) mounts: Vec<(PathBuf, u64)>,
+    /// Each in the order in which its parts go.
+    pub(super) remotes: Vec<(Vec<PathBuf>, u64)>,
     pub(super) junk: Vec<PathBuf>,
 }
 
@@ -123,6 +128,8 @@ impl Store {
             .retain(|(path, _)| note(disk::remove_file(path)));
         plan.mounts
             .retain(|(path, _)| note(discard_mount(path, session.as_deref(), &mut trash)));
+        plan.remotes
+            .retain(|(paths, _)| note(discard_remote(paths, session.as_deref(), &mut trash)));
         for path in &plan.junk {
             note(tree::remove(path).map(|()| true));
         }
@@ -192,6 +199,9 @@ impl Store {
             if options.keep_bytes.is_some_and(|keep| left > keep) {
                 // This one and all that were used less recently.
                 marks.take_back(checkpoint);
+                if let Kept::Mount(copy) = kept {
+                    others -= copy.bytes;
+                }
                 break;
             }
             if let Kept::Mount(copy) = kept {
@@ -236,6 +246,21 @@ impl Store {
             };
             if goes {
                 plan.contexts.push((file.path.clone(), file.bytes));
+            }
+        }
+        let mut left = marks.bytes().saturating_add(others);
+        let mut remotes: Vec<_> = inventory.remotes.iter().collect();
+        remotes.sort_by_key(|remote| Reverse(remote.used));
+        for remote in remotes {
+            left = left.saturating_add(remote.bytes);
+            let goes = match (cutoff, options.keep_bytes) {
+                (Some(cutoff), _) if remote.used < cutoff => true,
+                (_, Some(keep)) => left > keep,
+                (Some(_), None) => false,
+                (None, None) => options.all,
+            };
+            if goes {
+                plan.remotes.push((remote.paths.clone(), remote.bytes));
             }
         }
         plan.junk.clone_from(&inventory.junk);
@@ -312,6 +337,7 @@ impl Plan {
             },
             contexts: sum(&self.contexts),
             mounts: sum(&self.mounts),
+            remotes: sum(&self.remotes),
             failures: Vec::new(),
         }
     }
@@ -329,6 +355,28 @@ fn discard_mount(
     match moved {
         Some(to) => trash.push(to),
         None => tree::remove(path)?,
+    }
+    Ok(true)
+}
+
+/// Removes one thing that was fetched: files at once, directories out of sight first.
+fn discard_remote(
+    paths: &[PathBuf],
+    session: Option<&Session>,
+    trash: &mut Vec<PathBuf>,
+) -> Result<bool, StoreError> {
+    for path in paths {
+        if !path.is_dir() {
+            disk::remove_file(path)?;
+            continue;
+        }
+        let moved = session
+            .map(Session::unique)
+            .filter(|to| std::fs::rename(path, to).is_ok());
+        match moved {
+            Some(to) => trash.push(to),
+            None => tree::remove(path)?,
+        }
     }
     Ok(true)
 }

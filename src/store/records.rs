@@ -111,7 +111,8 @@ pub(super) fn key_of(path: &Path) -> Option<CacheKey> {
     Digest::from_hex(name).map(CacheKey)
 }
 
-fn note_use(file: &File) {
+/// Notes a use in the file's time, at most once a day.
+pub(super) fn note_use(file: &File) {
     let now = SystemTime::now();
     let Ok(modified) = file.metadata().and_then(|metadata| metadata.modified()) else {
         return;

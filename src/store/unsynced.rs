@@ -157,7 +157,7 @@ fn layer_id(name: &str) -> Option<LayerId> {
 }
 
 /// Returns what tells this boot from others. Without `/proc` all boots look alike, and layers are not checked.
-fn boot_id() -> &'static str {
+pub(super) fn boot_id() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

@@ -29,6 +29,8 @@ pub struct DiskUsage {
     pub contexts: Usage,
     /// Copies of cache mounts.
     pub mounts: Usage,
+    /// Downloads, mirrors of repositories, files of commits.
+    pub remotes: Usage,
     /// Running builds, and what dead ones left.
     pub tmp: Usage,
 }
@@ -43,6 +45,7 @@ impl DiskUsage {
             self.records,
             self.contexts,
             self.mounts,
+            self.remotes,
             self.tmp,
         ];
         kinds.iter().fold(Usage::default(), |sum, kind| Usage {
@@ -94,6 +97,7 @@ impl Store {
             records: Usage::of(records.chain(packed).map(|file| file.bytes)),
             contexts: Usage::of(inventory.contexts.iter().map(|file| file.bytes)),
             mounts: Usage::of(inventory.mounts.iter().map(|copy| copy.bytes)),
+            remotes: Usage::of(inventory.remotes.iter().map(|remote| remote.bytes)),
             tmp: self.tmp_usage()?,
         };
         let plan = self.plan(
@@ -114,6 +118,7 @@ impl Store {
         usage.records.reclaimable = files.map(|(_, size)| size).sum();
         usage.contexts.reclaimable = plan.contexts.iter().map(|(_, size)| size).sum();
         usage.mounts.reclaimable = plan.mounts.iter().map(|(_, size)| size).sum();
+        usage.remotes.reclaimable = plan.remotes.iter().map(|(_, size)| size).sum();
         Ok(usage)
     }
 

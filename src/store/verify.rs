@@ -19,7 +19,7 @@ pub struct Problem {
 /// What a problem is about, and so what [`Store::repair`] does with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {
-    /// A blob's bytes have another digest: it is removed, and fetched or made again when it is needed.
+    /// The bytes of a blob or a download have another digest, or the files of a commit are not whole: it is removed, and fetched or made again when it is needed.
     DamagedBlob,
     /// A cache entry that cannot be read, or speaks of what is not there: a miss already, it is removed.
     DeadEntry,
@@ -97,6 +97,9 @@ impl Store {
                 }
             }
         }
+        for (path, what) in self.remote_problems()? {
+            note(&path, ProblemKind::DamagedBlob, what);
+        }
         let index = self.path("oci/index.json");
         for image in self.images()? {
             let name = match image.names.first() {
@@ -124,7 +127,9 @@ impl Store {
         for Problem { path, kind, .. } in problems {
             let goes = match kind {
                 ProblemKind::IncompleteImage | ProblemKind::Foreign => false,
-                ProblemKind::DamagedBlob => self.is_damaged_blob(path),
+                ProblemKind::DamagedBlob => {
+                    self.is_damaged_blob(path) || self.remote_problem(path).is_some()
+                }
                 ProblemKind::DeadEntry => self.is_dead_entry(path)?,
             };
             if goes {

@@ -10,6 +10,7 @@ mod diagnostic;
 mod digest;
 mod event;
 mod exit;
+mod git;
 mod key;
 mod nearest;
 mod platform;
@@ -24,6 +25,10 @@ pub use diagnostic::{Diagnostic, Label, Severity};
 pub use digest::{Descriptor, DiffId, Digest, DigestError, LayerId, ResultId, Sha256};
 pub use event::{Event, EventSink, Stream, Summary, SummaryImage, VertexId};
 pub use exit::ExitCode;
+pub use git::{
+    GitPlace, GitRef, GitRefError, GitTimes, check_commit, is_commit, percent_decoded, shown_url,
+    split_credentials, without_passwords,
+};
 pub use key::{CacheKey, KeyBuilder, KeyComponent};
 pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};

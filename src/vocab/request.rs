@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ImageRef, Platform};
+use super::{GitRef, ImageRef, Platform};
 
 /// Everything that one `builder build` means.
 #[derive(Clone, Debug)]
@@ -57,6 +57,11 @@ pub struct BuildRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContextSource {
     Directory(PathBuf),
+    /// `-`: a tar, or a Dockerfile without a context.
+    Stdin,
+    Git(GitRef),
+    /// A tar, or a Dockerfile.
+    Http(String),
 }
 
 /// Where the Dockerfile comes from.
@@ -65,8 +70,11 @@ pub enum DockerfileSource {
     /// `Dockerfile`, else `dockerfile`, in the context.
     Default,
     /// `-f FILE`: relative to the working directory, as `docker build` has it.
+    ///
+    /// Where the context is no directory, a relative path is one inside the context.
     File(PathBuf),
     Stdin,
+    Http(String),
 }
 
 /// The value of `--build-context NAME=VALUE`.
@@ -80,6 +88,11 @@ pub enum NamedContext {
         path: PathBuf,
         reference: Option<String>,
     },
+    Git(GitRef),
+    /// One file, whose name is `context`.
+    Http(String),
+    /// `target:STAGE`: a stage of the same Dockerfile.
+    Stage(String),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -37,6 +37,8 @@ pub struct LocalDirectory {
     pub ignore: Option<IgnorePatterns>,
     /// What the patterns were read from, so that errors can quote it.
     pub ignore_text: String,
+    /// It goes when the build ends: nothing is remembered of it.
+    pub is_temporary: bool,
 }
 
 /// Performs steps with the store at hand.
@@ -44,6 +46,8 @@ pub struct Machine<'a> {
     pub(super) store: &'a Store,
     pub(super) setup: Setup,
     sources: Mutex<BTreeMap<Option<String>, std::sync::Arc<Source>>>,
+    /// Trees that came from elsewhere and are open.
+    pub(super) fetched: Mutex<Vec<(Op, std::sync::Arc<Source>)>>,
     /// Where bases that are unpacked are shown.
     pub(super) events: &'a dyn EventSink,
     /// Bases that were shown as being unpacked.
@@ -70,6 +74,7 @@ impl<'a> Machine<'a> {
             store,
             setup,
             sources: Mutex::default(),
+            fetched: Mutex::default(),
             events,
             unpacking: Mutex::default(),
             client: OnceLock::new(),
@@ -118,12 +123,14 @@ impl<'a> Machine<'a> {
             .locals
             .get(&name)
             .expect("the plan names only contexts that were given");
-        let source = Source::directory(&local.path, local.ignore.clone())
+        let mut source = Source::directory(&local.path, local.ignore.clone())
             .map_err(|error| {
                 StepError::new(ExitCode::Source, "cannot open the build context").caused_by(&error)
             })?
-            .with_ignore_text(local.ignore_text.clone())
-            .with_stat_cache(self.store.stat_cache_path(&local.path));
+            .with_ignore_text(local.ignore_text.clone());
+        if !local.is_temporary {
+            source = source.with_stat_cache(self.store.stat_cache_path(&local.path));
+        }
         let source = std::sync::Arc::new(source);
         sources.insert(name, source.clone());
         Ok(source)
@@ -243,8 +250,13 @@ impl Worker for Machine<'_> {
         reading: &Reading<'_>,
         cancel: &Cancel,
     ) -> Result<Digest, StepError> {
-        let root = Root::read_only(self, graph, root, cancel)?;
-        let source = Source::tree(root.into_fd());
+        let source = match self.fetched(&graph.steps[reading.tree.0].op)? {
+            Some(source) => source,
+            None => {
+                let root = Root::read_only(self, graph, root, cancel)?;
+                std::sync::Arc::new(Source::tree(root.into_fd()))
+            }
+        };
         select_for(&source, reading)?
             .digest(&source)
             .map_err(|error| {

@@ -11,6 +11,7 @@ mod chmod;
 mod copy;
 mod devices;
 mod facts;
+mod fetched;
 mod kept;
 mod keys;
 mod machine;
@@ -25,6 +26,7 @@ mod wire;
 
 pub use agent::AgentAccess;
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
+pub use fetched::{checkout_id, no_subdirectory};
 pub use keys::{KeyError, PrivateKey};
 pub use machine::{LocalDirectory, Machine, Setup};
 pub use secrets::Credentials;

@@ -151,15 +151,23 @@ impl Machine<'_> {
                 CopyFrom::Tree { input, .. } => *input,
             };
             let reading = readings.next().expect("one reading per tree source");
-            let source = match &job.graph.steps[reading.tree.0].op {
-                Op::Local(local) => self.source(local)?,
+            let op = &job.graph.steps[reading.tree.0].op;
+            let fetched = self.fetched(op)?;
+            let source = match (op, fetched) {
+                (_, Some(fetched)) => fetched,
+                (Op::Local(local), None) => self.source(local)?,
                 _ => {
                     let root = Root::read_only(self, job.graph, &job.inputs[input], job.cancel)?;
                     std::sync::Arc::new(Source::tree(root.into_fd()))
                 }
             };
             let selection = select_for(&source, &reading)?;
-            match step.unpack {
+            let unpack = match op {
+                Op::Http(http) => http.unpack,
+                Op::Git(_) => false,
+                _ => step.unpack,
+            };
+            match unpack {
                 true => with_archives(source, selection, &reading.pattern, &mut opened)?,
                 false => opened.push(Opened::Files { source, selection }),
             }

@@ -2,8 +2,10 @@
 
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
+pub mod http;
 pub mod image;
 pub mod lab;
 pub mod machine_root;
 pub mod power;
 pub mod registry;
+pub mod repository;

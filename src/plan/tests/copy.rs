@@ -152,18 +152,6 @@ fn what_is_not_local_is_refused() {
         "COPY cannot fetch a URL: `https://x/y`",
     );
     check_refused("COPY git@x:y.git /d", "COPY cannot fetch a git repository");
-    check_refused(
-        "ADD https://x/y /d",
-        "ADD of a URL is not supported: `https://x/y`; fetch it",
-    );
-    check_refused(
-        "ADD --unpack=true https://x/y /d",
-        "ADD of a URL is not supported",
-    );
-    check_refused(
-        "ADD https://x/y.git#v1 /d",
-        "ADD of a git repository is not supported",
-    );
     check_refused("ADD --keep-git-dir a /d", "needs a git repository");
     check_refused(
         "ADD --checksum=sha256:24454f830cdb571e2c4ad15481119c43b3cafd48dd869a9b2945d1036d1dc68d a /d",

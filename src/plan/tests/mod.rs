@@ -9,6 +9,7 @@ mod onbuild;
 mod outline;
 mod platforms;
 mod properties;
+mod remotes;
 mod run;
 mod stages;
 
@@ -19,8 +20,8 @@ use super::*;
 use crate::dockerfile::{IgnorePatterns, parse};
 use crate::image::{ContainerConfig, History, ImageConfig};
 use crate::vocab::{
-    Allowed, Descriptor, Diagnostic, DiffId, Digest, ImageRef, NamedContext, NetworkMode, Platform,
-    Security,
+    Allowed, Descriptor, Diagnostic, DiffId, Digest, GitPlace, GitRef, ImageRef, NamedContext,
+    NetworkMode, Platform, Security,
 };
 
 /// A Dockerfile with all that its plan depends on. Every image exists, with one layer and PATH; some are given more.
@@ -30,6 +31,8 @@ struct Case<'a> {
     build_args: Vec<(String, String)>,
     labels: Vec<(String, String)>,
     platforms: Vec<Platform>,
+    /// A repository, or a URL.
+    main: Option<Result<GitRef, String>>,
     contexts: Vec<(String, NamedContext)>,
     network: NetworkMode,
     allowed: Allowed,
@@ -60,6 +63,7 @@ fn case(text: &str) -> Case<'_> {
         build_args: Vec::new(),
         labels: Vec::new(),
         platforms: Vec::new(),
+        main: None,
         contexts: Vec::new(),
         network: NetworkMode::Default,
         allowed: Allowed::default(),
@@ -96,6 +100,13 @@ impl<'a> Case<'a> {
         self
     }
 
+    /// Says that the main context is a repository or a URL.
+    fn main(mut self, url: &str) -> Self {
+        let git = GitRef::parse(url, GitPlace::CommandLine);
+        self.main = Some(git.map(Result::unwrap).ok_or_else(|| url.to_owned()));
+        self
+    }
+
     fn directory(self, name: &str) -> Self {
         self.context(name, NamedContext::Directory(PathBuf::from("/host")))
     }
@@ -107,18 +118,20 @@ impl<'a> Case<'a> {
         self
     }
 
-    fn plan_with(
-        &self,
-        bases: &BTreeMap<BaseKey, Base>,
-    ) -> Result<(Planned, Vec<Diagnostic>), Vec<Diagnostic>> {
+    fn plan_with(&self, known: &Known) -> Result<(Planned, Vec<Diagnostic>), Vec<Diagnostic>> {
         let (dockerfile, mistakes) = parse(self.text);
         let mistakes: Vec<_> = mistakes.iter().filter(|one| one.is_error()).collect();
         assert!(mistakes.is_empty(), "{mistakes:?}");
-        plan(&dockerfile, &self.inputs(), bases)
+        plan(&dockerfile, &self.inputs(), known)
     }
 
     fn inputs(&self) -> PlanInputs<'_> {
         PlanInputs {
+            context: match &self.main {
+                None => MainContext::Directory,
+                Some(Ok(git)) => MainContext::Git(git),
+                Some(Err(url)) => MainContext::Http(url),
+            },
             target: self.target,
             build_args: &self.build_args,
             labels: &self.labels,
@@ -182,11 +195,36 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Tells planning what it wants to know; false if it knew. Commits and bytes are named after their URLs.
+    fn answer(&self, wanted: Wanted, known: &mut Known) -> bool {
+        match wanted {
+            Wanted::Base(base) => known
+                .bases
+                .insert(base.key.clone(), self.base(&base.key))
+                .is_none(),
+            Wanted::Http { key, .. } => {
+                let download = Download {
+                    digest: Digest::of(key.url.as_bytes()),
+                    modified: Some(7),
+                };
+                known.downloads.insert(key, download).is_none()
+            }
+            Wanted::Git { key, .. } => {
+                let name = format!("{}#{:?}", key.url, key.reference);
+                let commit = Commit {
+                    id: Digest::of(name.as_bytes()).hex()[..40].to_owned(),
+                    reference: key.reference.clone(),
+                };
+                known.commits.insert(key, commit).is_none()
+            }
+        }
+    }
+
     fn plan(&self) -> Result<Plan, Vec<Diagnostic>> {
-        let mut bases = BTreeMap::new();
+        let mut known = Known::default();
         let mut rounds = Vec::new();
         loop {
-            let (planned, warnings) = self.plan_with(&bases)?;
+            let (planned, warnings) = self.plan_with(&known)?;
             match planned {
                 Planned::Ready(graph) => {
                     if !self.all_stages {
@@ -203,10 +241,9 @@ impl<'a> Case<'a> {
                         rounds.len() < 10 && !wanted.is_empty(),
                         "planning does not end"
                     );
-                    rounds.push(wanted.iter().map(|base| key_text(&base.key)).collect());
-                    for base in wanted {
-                        let known = bases.insert(base.key.clone(), self.base(&base.key));
-                        assert!(known.is_none(), "a known base is asked for again");
+                    rounds.push(wanted.iter().map(wanted_text).collect());
+                    for wanted in wanted {
+                        assert!(self.answer(wanted, &mut known), "it is asked for again");
                     }
                 }
             }
@@ -329,6 +366,17 @@ fn check_graph(graph: &Graph) {
     );
 }
 
+fn wanted_text(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Base(base) => key_text(&base.key),
+        Wanted::Http { key, .. } => format!("http {}", key.url),
+        Wanted::Git { key, .. } => {
+            let reference = key.reference.as_deref().unwrap_or("-");
+            format!("git {} {reference}", key.url)
+        }
+    }
+}
+
 fn key_text(key: &BaseKey) -> String {
     let name = match &key.location {
         BaseLocation::Image(image) => image.familiar(),
@@ -346,8 +394,18 @@ fn step_text(step: &Step) -> String {
         Op::Base(base) => words.push(format!("base {}", key_text(&base.key))),
         Op::Local(Local { name: None }) => words.push("context".to_owned()),
         Op::Local(Local { name: Some(name) }) => words.push(format!("context {name}")),
-        Op::Git(git) => words.push(format!("git {} {}", git.url, git.commit)),
-        Op::Http(http) => words.push(format!("http {} {}", http.url, http.name)),
+        Op::Git(git) => {
+            words.push(format!("git {}", git.url));
+            words.extend(git.reference.clone());
+            words.extend(git.subdirectory.as_ref().map(|path| format!("dir {path}")));
+            for (flag, name) in [(git.keep_git_dir, "keep"), (!git.submodules, "alone")] {
+                words.extend(flag.then(|| name.to_owned()));
+            }
+        }
+        Op::Http(http) => {
+            words.push(format!("http {} as {}", http.url, http.name));
+            words.extend(http.unpack.then(|| "unpack".to_owned()));
+        }
         Op::Run(run) => words.push(format!("run {:?} in {}", run.argv, run.cwd)),
         Op::Workdir(workdir) => words.push(format!("workdir {}", workdir.path)),
         Op::Copy(copy) => words.push(copy_text(copy)),

@@ -247,17 +247,21 @@ fn a_directory_as_base_is_a_layer_on_nothing() {
 fn an_image_without_layers_is_the_empty_root() {
     let text = "FROM a\nENV A=1\n";
     let case = case(text);
-    let (Planned::Wanted(wanted), _) = case.plan_with(&BTreeMap::new()).unwrap() else {
+    let (Planned::Wanted(wanted), _) = case.plan_with(&Known::default()).unwrap() else {
         panic!("the base is not asked for");
     };
-    let key = wanted[0].key.clone();
-    assert_eq!(
-        wanted[0].span.map(|span| &text[span.start..span.end]),
-        Some("a")
-    );
+    let [Wanted::Base(base)] = wanted.as_slice() else {
+        panic!("{wanted:?}");
+    };
+    let key = base.key.clone();
+    assert_eq!(base.span.map(|span| &text[span.start..span.end]), Some("a"));
     let mut base = case.base(&key);
     base.layers.clear();
-    let (Planned::Ready(graph), _) = case.plan_with(&[(key, base)].into()).unwrap() else {
+    let known = Known {
+        bases: [(key, base)].into(),
+        ..Known::default()
+    };
+    let (Planned::Ready(graph), _) = case.plan_with(&known).unwrap() else {
         panic!("the base is asked for again");
     };
     assert_eq!(graph.steps[0].op, Op::Scratch);
