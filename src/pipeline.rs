@@ -19,7 +19,6 @@ mod remotes;
 mod stored;
 mod transfer;
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::plan::{Graph, Op};
@@ -56,7 +55,8 @@ pub fn build(
     lending::check(request)?;
     let tasks = TaskIds::default();
     let client = bases::client(request)?;
-    let remotes = Remotes::new(&store, &client, BTreeMap::new(), events, &tasks);
+    let secrets = lending::for_repositories(request)?;
+    let remotes = Remotes::new(&store, &client, secrets, events, &tasks);
     let inputs = Inputs::read(request, &remotes, events)?;
     let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
     images::warn_of_times(request, &graph, events);

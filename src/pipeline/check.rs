@@ -3,7 +3,7 @@
 //! Nothing is executed and no layer is fetched. Configs of base images are looked up as for a build (the state directory first,
 //! then a registry), but one that cannot be had ends nothing: what depends on it is left out, and a note says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::dockerfile::{Dockerfile, nodes};
 use crate::image::ImageConfig;
@@ -20,6 +20,7 @@ use super::Failure;
 use super::bases::{self, Resolver, TaskIds, plan_inputs};
 use super::failure;
 use super::inputs::{Inputs, Parsed};
+use super::lending;
 use super::remotes::Remotes;
 
 /// What there is to say of a Dockerfile.
@@ -208,7 +209,8 @@ fn read(request: &BuildRequest) -> Result<Parsed, Failure> {
     let tasks = TaskIds::default();
     match Store::open(&request.root) {
         Ok(store) => {
-            let remotes = Remotes::new(&store, &client, BTreeMap::new(), &Nobody, &tasks);
+            let secrets = lending::for_repositories(request)?;
+            let remotes = Remotes::new(&store, &client, secrets, &Nobody, &tasks);
             Parsed::read(request, Ok(&remotes))
         }
         // Files of this machine can be looked at all the same.

@@ -13,7 +13,7 @@ use crate::worker::Machine;
 
 use super::inputs::Inputs;
 use super::remotes::Remotes;
-use super::{Failure, TaskIds, bases, failure};
+use super::{Failure, TaskIds, bases, failure, lending};
 
 /// One step of a plan.
 #[derive(Clone, Debug)]
@@ -51,7 +51,8 @@ pub fn forecast(
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     let tasks = TaskIds::default();
     let client = bases::client(request)?;
-    let remotes = Remotes::new(&store, &client, BTreeMap::new(), events, &tasks);
+    let secrets = lending::for_repositories(request)?;
+    let remotes = Remotes::new(&store, &client, secrets, events, &tasks);
     let inputs = Inputs::read(request, &remotes, events)?;
     let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
     let cancel = Cancel::new();

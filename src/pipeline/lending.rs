@@ -68,6 +68,37 @@ pub(super) fn check(request: &BuildRequest) -> Result<(), Failure> {
     emulators(request).map(drop)
 }
 
+/// Reads the secrets that are for repositories, by ID: they are needed before anything is known to be missing.
+pub(super) fn for_repositories(
+    request: &BuildRequest,
+) -> Result<BTreeMap<String, Secret<String>>, Failure> {
+    let mut secrets = BTreeMap::new();
+    for (id, source) in &request.secrets {
+        if !is_for_repositories(id) {
+            continue;
+        }
+        let value = secret(id, source)?.unwrap_or_default();
+        let value = String::from_utf8(value).map_err(|_| {
+            usage(format!(
+                "the secret `{id}` is no text, as a token or header has to be"
+            ))
+        })?;
+        secrets.insert(id.clone(), Secret::new(value));
+    }
+    Ok(secrets)
+}
+
+/// Tells whether a secret is a login by its ID: `GIT_AUTH_TOKEN[.HOST]`, `HTTP_AUTH_TOKEN_HOST`, and both with HEADER.
+fn is_for_repositories(id: &str) -> bool {
+    const BEGINNINGS: [&str; 4] = [
+        "GIT_AUTH_TOKEN",
+        "GIT_AUTH_HEADER",
+        "HTTP_AUTH_TOKEN_",
+        "HTTP_AUTH_HEADER_",
+    ];
+    BEGINNINGS.iter().any(|beginning| id.starts_with(beginning))
+}
+
 /// Reads everything.
 pub(super) fn read(request: &BuildRequest, events: &dyn EventSink) -> Result<Credentials, Failure> {
     let mut credentials = Credentials {
@@ -75,13 +106,15 @@ pub(super) fn read(request: &BuildRequest, events: &dyn EventSink) -> Result<Cre
         ..Credentials::default()
     };
     for (id, source) in &request.secrets {
-        let value = match source {
-            SecretSource::File(path) => read_limited(path, SECRET).map_err(|error| {
-                add(usage(format!("cannot read the secret `{id}`")), |it| {
-                    it.cause(format!("`{}`: {error}", path.display()))
-                })
-            })?,
-            SecretSource::Variable(name) => variable(id, name, events)?,
+        let value = match (secret(id, source)?, source) {
+            (None, SecretSource::Variable(name)) => {
+                // As in BuildKit: scripts count on it.
+                let warning =
+                    format!("the secret `{id}` is empty: the variable `{name}` is not set");
+                events.emit(Event::Diagnostic(Diagnostic::warning(warning)));
+                Vec::new()
+            }
+            (value, _) => value.unwrap_or_default(),
         };
         credentials.secrets.insert(id.clone(), Secret::new(value));
     }
@@ -95,19 +128,26 @@ pub(super) fn read(request: &BuildRequest, events: &dyn EventSink) -> Result<Cre
     Ok(credentials)
 }
 
-fn variable(id: &str, name: &str, events: &dyn EventSink) -> Result<Vec<u8>, Failure> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let Some(value) = std::env::var_os(name) else {
-        // As in BuildKit: scripts count on it.
-        let warning = format!("the secret `{id}` is empty: the variable `{name}` is not set");
-        events.emit(Event::Diagnostic(Diagnostic::warning(warning)));
-        return Ok(Vec::new());
-    };
-    let value = value.into_vec();
-    if value.len() as u64 > SECRET {
-        return Err(usage(format!("the secret `{id}` is larger than 500 KiB")));
+/// Returns a secret's value; `None` for a variable that is not set.
+fn secret(id: &str, source: &SecretSource) -> Result<Option<Vec<u8>>, Failure> {
+    use std::os::unix::ffi::OsStringExt;
+    match source {
+        SecretSource::File(path) => read_limited(path, SECRET).map(Some).map_err(|error| {
+            add(usage(format!("cannot read the secret `{id}`")), |it| {
+                it.cause(format!("`{}`: {error}", path.display()))
+            })
+        }),
+        SecretSource::Variable(name) => {
+            let value = std::env::var_os(name).map(OsStringExt::into_vec);
+            if value
+                .as_ref()
+                .is_some_and(|value| value.len() as u64 > SECRET)
+            {
+                return Err(usage(format!("the secret `{id}` is larger than 500 KiB")));
+            }
+            Ok(value)
+        }
     }
-    Ok(value)
 }
 
 fn agent(id: &str, paths: &[PathBuf]) -> Result<AgentAccess, Failure> {
