@@ -271,6 +271,10 @@ fn settle<T>(
                     known.commits.insert(key, commit);
                     continue;
                 }
+                Wanted::Time { timed, .. } => {
+                    known.times.insert(timed, None);
+                    continue;
+                }
             };
             let registry = match &base.key.location {
                 BaseLocation::Image(image) => Some(image.registry.clone()),

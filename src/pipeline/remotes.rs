@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::context::{Git, GitCommit, GitError, Remote, is_plain_directory, level};
-use crate::plan::{Commit, Download, GitKey, Graph, HttpKey, Known, Op, Wanted};
+use crate::layer::{EntryKind, TarError, TarReader, decompress};
+use crate::plan::{Commit, Download, GitKey, Graph, HttpKey, Known, Op, Timed, Wanted};
 use crate::registry::{Client, Fetch, FetchError, Outcome, Sink, http_date};
 use crate::solve::{StepError, StepResult};
 use crate::store::{DownloadWriter, KeptDownload, Store};
@@ -86,8 +88,45 @@ impl<'a> Remotes<'a> {
                 let commit = self.commit(key).map_err(|failure| at(failure, *span))?;
                 known.commits.insert(key.clone(), commit);
             }
+            Wanted::Time { timed, span } => {
+                let time = self.time(timed).map_err(|failure| at(failure, *span))?;
+                known.times.insert(timed.clone(), time);
+            }
         }
         Ok(())
+    }
+
+    /// Returns the time of a commit, which is fetched for it, or of an archive's newest file.
+    fn time(&self, timed: &Timed) -> Result<Option<i64>, Failure> {
+        let (url, id) = match timed {
+            Timed::Commit { url, id } => (url, id),
+            Timed::Archive(digest) => {
+                let file = self.store.downloaded(digest);
+                let file = file.map_err(|error| failure::store(&error))?;
+                // What cannot be read as an archive is none.
+                return Ok(file.and_then(|file| newest(file).ok().flatten()));
+            }
+        };
+        let name = format!("fetch {} {}", shown_url(url), &id[..12]);
+        let vertex = self.tasks.start(name, self.events);
+        let known = self.references.borrow();
+        let commit = GitCommit {
+            id: id.clone(),
+            reference: known.get(&(url.clone(), id.clone())).cloned(),
+        };
+        let time = self
+            .store
+            .repository(&crate::vocab::split_credentials(url).0)
+            .map_err(|error| failure::store(&error))
+            .and_then(|repository| {
+                let remote = Remote { url, named: url };
+                self.git
+                    .fetch(&repository.path, remote, &commit, false)
+                    .and_then(|()| self.git.commit_time(&repository.path, id))
+                    .map_err(|error| git_failed(url, &error))
+            });
+        self.ended(vertex, &time);
+        time.map(Some)
     }
 
     /// Downloads a URL, unless the copy at hand is right.
@@ -404,6 +443,18 @@ impl<'a> Remotes<'a> {
             },
         });
     }
+}
+
+/// Returns the time of an archive's newest regular file.
+fn newest(file: File) -> Result<Option<i64>, TarError> {
+    let mut archive = TarReader::new(decompress(file)?);
+    let mut newest = None;
+    while let Some(entry) = archive.next()? {
+        if matches!(entry.kind, EntryKind::File { .. }) {
+            newest = newest.max(Some(entry.mtime.seconds));
+        }
+    }
+    Ok(newest)
 }
 
 /// Returns what planning wants to know of a download.

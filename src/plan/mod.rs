@@ -53,4 +53,4 @@ pub use outline::{Outline, OutlineArg, OutlineMount, Outlined, outline};
 pub use paths::literal;
 pub use planner::{PlanInputs, Planned, plan};
 pub use remotes::MainContext;
-pub use wanted::{Commit, Download, GitKey, HttpKey, Known, Wanted};
+pub use wanted::{Commit, Download, GitKey, HttpKey, Known, Timed, Wanted};

@@ -92,9 +92,8 @@ fn outline_target(
         build_args,
         targets,
         wanted,
-        epoch,
         ..
-    } = planner::prepare(dockerfile, inputs, bases, report)?;
+    } = planner::prepare(dockerfile, inputs, bases, None, report)?;
     if !wanted.is_empty() {
         return Ok(Outlined::Wanted(wanted));
     }
@@ -110,7 +109,7 @@ fn outline_target(
         globals,
         stages,
         bases,
-        epoch,
+        epoch: None,
         finished: BTreeMap::new(),
         outline: Some(&collected),
     };

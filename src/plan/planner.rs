@@ -22,6 +22,7 @@ use crate::dockerfile::Dockerfile;
 use crate::vocab::{Allowed, Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
 
 /// Everything besides the Dockerfile that a plan depends on.
+#[derive(Clone)]
 pub struct PlanInputs<'a> {
     /// The stage to build; `None` is the last one.
     pub target: Option<&'a str>,
@@ -78,7 +79,6 @@ pub(super) struct Prepared<'a> {
     /// Bases that are not known yet.
     pub(super) wanted: Vec<BaseWanted>,
     pub(super) is_index: bool,
-    pub(super) epoch: Option<i64>,
 }
 
 /// Plans a build, or says what it must know first. All that can be named is asked for at once; bases come first, because what ADD
@@ -101,25 +101,29 @@ pub fn plan(
     }
 }
 
-/// Finds out what the targets need.
+/// Returns the name of the stage to build, for arguments.
+fn target_name<'a>(dockerfile: &'a Dockerfile, inputs: &PlanInputs<'a>) -> &'a str {
+    let given = inputs.target.filter(|name| !name.is_empty());
+    given.unwrap_or_else(|| {
+        let last = dockerfile.stages.last();
+        let name = last.and_then(|stage| stage.from.value.name.as_ref());
+        name.map_or("default", |name| name.value.as_str())
+    })
+}
+
+/// Finds out what the targets need. `epoch` is `SOURCE_DATE_EPOCH`, whatever its argument says.
 pub(super) fn prepare<'a>(
     dockerfile: &'a Dockerfile,
     inputs: &PlanInputs<'a>,
     bases: &BTreeMap<BaseKey, Base>,
+    epoch: Option<i64>,
     report: &mut Report,
 ) -> Result<Prepared<'a>, Reported> {
-    let Some(last) = dockerfile.stages.last() else {
+    if dockerfile.stages.is_empty() {
         return Err(report.refuse(Diagnostic::error("the Dockerfile has no FROM")));
-    };
+    }
     let mut build_args = BuildArgs::new(inputs);
-    let last = last
-        .from
-        .value
-        .name
-        .as_ref()
-        .map(|name| name.value.as_str());
-    let target_name = inputs.target.filter(|name| !name.is_empty()).or(last);
-    let target_name = target_name.unwrap_or("default");
+    let target_name = target_name(dockerfile, inputs);
     let implied = [inputs.host.clone()];
     let platforms = match inputs.platforms {
         [] => &implied,
@@ -127,18 +131,6 @@ pub(super) fn prepare<'a>(
     };
 
     let is_index = platforms.len() > 1 || report.take(build_args.multi_platform())?;
-    let epoch = {
-        // The mistakes of this evaluation are told by the next.
-        let globals = Globals::new(
-            dockerfile,
-            Some(&build_args),
-            &inputs.host,
-            &platforms[0],
-            target_name,
-            &mut Report::default(),
-        );
-        report.take(epoch::find(inputs, &build_args, &globals))?
-    };
     build_args.resolve_epoch(epoch);
     build_args.warn_of_frontend(report);
 
@@ -185,7 +177,6 @@ pub(super) fn prepare<'a>(
         targets,
         wanted,
         is_index,
-        epoch,
     })
 }
 
@@ -195,14 +186,37 @@ fn plan_all(
     known: &Known,
     report: &mut Report,
 ) -> Result<Planned, Reported> {
+    let build_args = BuildArgs::new(inputs);
+    // Its mistakes are told by the real evaluation.
+    let globals = Globals::new(
+        dockerfile,
+        Some(&build_args),
+        &inputs.host,
+        inputs.platforms.first().unwrap_or(&inputs.host),
+        target_name(dockerfile, inputs),
+        &mut Report::default(),
+    );
+    match epoch::find(dockerfile, inputs, known, &build_args, &globals, report)? {
+        epoch::Found::Epoch(epoch) => plan_targets(dockerfile, inputs, known, epoch, report),
+        epoch::Found::Wanted(wanted) => Ok(Planned::Wanted(wanted)),
+    }
+}
+
+/// Plans with an epoch that is known.
+pub(super) fn plan_targets(
+    dockerfile: &Dockerfile,
+    inputs: &PlanInputs,
+    known: &Known,
+    epoch: Option<i64>,
+    report: &mut Report,
+) -> Result<Planned, Reported> {
     let bases = &known.bases;
     let Prepared {
         build_args,
         targets,
         wanted,
         is_index,
-        epoch,
-    } = prepare(dockerfile, inputs, bases, report)?;
+    } = prepare(dockerfile, inputs, bases, epoch, report)?;
     if !wanted.is_empty() {
         return Ok(Planned::Wanted(
             wanted.into_iter().map(Wanted::Base).collect(),

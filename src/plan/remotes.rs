@@ -109,7 +109,7 @@ impl Remotes {
     }
 
     /// Returns the op of a tree; `None` where it had to be asked for.
-    fn op(&mut self, remote: &Remote, span: Option<Span>) -> Option<Op> {
+    pub(super) fn op(&mut self, remote: &Remote, span: Option<Span>) -> Option<Op> {
         match remote {
             Remote::Git(git) => {
                 let key = GitKey::from(git);

@@ -11,6 +11,7 @@ pub enum Wanted {
     Base(BaseWanted),
     Http { key: HttpKey, span: Option<Span> },
     Git { key: GitKey, span: Option<Span> },
+    Time { timed: Timed, span: Option<Span> },
 }
 
 /// Everything that planning was told so far.
@@ -19,6 +20,19 @@ pub struct Known {
     pub bases: BTreeMap<BaseKey, Base>,
     pub downloads: BTreeMap<HttpKey, Download>,
     pub commits: BTreeMap<GitKey, Commit>,
+    /// In seconds since 1970; `None` for what has no time.
+    pub times: BTreeMap<Timed, Option<i64>>,
+}
+
+/// Something whose time is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timed {
+    Commit {
+        url: String,
+        id: String,
+    },
+    /// The newest file of a download, if that is an archive.
+    Archive(Digest),
 }
 
 /// One URL, and what its bytes must be.

@@ -152,7 +152,7 @@ fn the_epoch_is_an_argument() {
     assert_eq!(
         case(&text).arg("SOURCE_DATE_EPOCH", "today").errors(),
         [
-            "`SOURCE_DATE_EPOCH` is neither a number of seconds nor `context` nor the name of a context: `today`; seconds since 1970: `date +%s`, or `git log -1 --format=%ct`"
+            "`SOURCE_DATE_EPOCH` is neither a number of seconds nor `context` nor the name of a context or stage: `today`; seconds since 1970: `date +%s`, or `git log -1 --format=%ct`"
         ]
     );
 }

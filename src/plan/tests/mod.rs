@@ -217,6 +217,13 @@ impl<'a> Case<'a> {
                 };
                 known.commits.insert(key, commit).is_none()
             }
+            Wanted::Time { timed, .. } => {
+                let time = match timed {
+                    Timed::Commit { .. } => 11,
+                    Timed::Archive(_) => 12,
+                };
+                known.times.insert(timed, Some(time)).is_none()
+            }
         }
     }
 
@@ -374,6 +381,10 @@ fn wanted_text(wanted: &Wanted) -> String {
             let reference = key.reference.as_deref().unwrap_or("-");
             format!("git {} {reference}", key.url)
         }
+        Wanted::Time { timed, .. } => match timed {
+            Timed::Commit { url, .. } => format!("time of {url}"),
+            Timed::Archive(_) => "time of an archive".to_owned(),
+        },
     }
 }
 

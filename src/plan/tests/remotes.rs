@@ -243,3 +243,55 @@ fn a_stage_may_take_a_name() {
         "{errors:?}"
     );
 }
+
+#[test]
+fn the_epoch_can_be_that_of_a_context_or_of_a_stage_that_only_fetches() {
+    let epoch = |case: &Case| case.ready().graph.epoch;
+    let named = |context: NamedContext| {
+        let mut case = case("ARG SOURCE_DATE_EPOCH=src\nFROM scratch\n");
+        case.contexts = vec![("src".to_owned(), context)];
+        case
+    };
+    let repository = named(git("https://x/y.git"));
+    assert_eq!(epoch(&repository), Some(11));
+    assert_eq!(
+        repository.ready().rounds,
+        [["git https://x/y.git -"], ["time of https://x/y.git"]]
+    );
+    let url = named(NamedContext::Http("https://x/a".to_owned()));
+    assert_eq!(epoch(&url), Some(7));
+    let directory = named(NamedContext::Directory("/".into()));
+    assert_eq!(epoch(&directory), None);
+
+    let stage = |stage: &str| {
+        format!("ARG SOURCE_DATE_EPOCH=Src\nFROM scratch AS src\n{stage}\nFROM scratch\nCOPY f /\n")
+    };
+    for (lines, expected) in [
+        ("ADD https://x/a /", Some(7)),
+        ("ARG V=1\nADD https://x/y.git#v$V /", Some(11)),
+    ] {
+        let text = stage(lines);
+        let planned = case(&text).ready();
+        assert_eq!(planned.graph.epoch, expected, "{lines}");
+        // What is fetched for its time alone is no step.
+        assert_eq!(planned.graph.steps.len(), 3, "{:?}", planned.graph.steps);
+    }
+    for lines in [
+        "",
+        "ADD f /",
+        "ADD https://x/a /\nADD https://x/b /",
+        "COPY f /",
+        "ADD https://x/a /\nRUN x",
+    ] {
+        let text = stage(lines);
+        let errors = case(&text).errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].contains("stage `src` cannot give `SOURCE_DATE_EPOCH`"),
+            "{errors:?}"
+        );
+    }
+    let text = stage("ADD https://x/a /").replace("FROM scratch AS src", "FROM a AS src");
+    let errors = case(&text).errors();
+    assert!(errors[0].contains("to scratch"), "{errors:?}");
+}
