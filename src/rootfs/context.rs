@@ -70,15 +70,15 @@ pub fn extract_context(
         }
         let is_file = matches!(entry.kind, EntryKind::File { .. });
         unpacker.entry(entry)?;
-        while is_file {
-            let count = reader
-                .content()
-                .read(&mut piece)
-                .map_err(|error| RootfsError::Archive(error.into()))?;
-            if count == 0 {
-                break;
+        if !is_file {
+            continue;
+        }
+        loop {
+            let read = reader.content().read(&mut piece);
+            match read.map_err(|error| RootfsError::Archive(error.into()))? {
+                0 => break,
+                count => unpacker.content(&piece[..count])?,
             }
-            unpacker.content(&piece[..count])?;
         }
     }
     let mut unpacked = unpacker.finish()?;
