@@ -29,8 +29,8 @@ fn mistakes_in_the_dockerfile() {
         &["needs a `target`", "Dockerfile:2"],
     );
     check(
-        "FROM scratch\nADD https://example.com/x /x\n",
-        &["Dockerfile:2"],
+        "FROM scratch\nADD --checksum=sha512:00 https://example.com/x /x\n",
+        &["sha256", "Dockerfile:2"],
     );
     check("", &["Dockerfile"]);
     check("RUN true\n", &["FROM"]);
