@@ -451,3 +451,58 @@ fn without_git_the_error_says_so() {
     crate::support::lab::Ran::of(ran)
         .fails(4, &["`git` is not there", "install it", "Dockerfile:2"]);
 }
+
+#[test]
+fn secrets_are_credentials_of_add_and_stay_nowhere() {
+    let Some(lab) = Lab::with_base() else { return };
+    let (git, http) = (FileServer::start(), FileServer::start());
+    let folder = lab.path("repositories");
+    let repository = Repository::new(&folder, "private");
+    repository.file("a", "a");
+    repository.commit();
+    git.folder("", folder);
+    let encoded = base64::engine::general_purpose::STANDARD.encode("x-access-token:hunter2-git");
+    git.demand(&format!("Basic {encoded}"));
+    http.put("/f", Resource::new("f"));
+    http.demand("Bearer hunter2-http");
+    lab.dockerfile(&format!(
+        "FROM scratch\nADD {} /r\nADD {} /f\n",
+        git.url("/private.git"),
+        http.url("/f")
+    ));
+    let secrets = [
+        "--secret=id=GIT_AUTH_TOKEN,env=GIT_TOKEN",
+        "--secret=id=HTTP_AUTH_TOKEN_127.0.0.1,env=HTTP_TOKEN",
+    ];
+    let build = |secrets: &[&str]| {
+        let context = lab.context();
+        let mut command = lab.command();
+        command
+            .args(["build", "--progress=rawjson", "-t", "image"])
+            .args(secrets)
+            .arg(context)
+            .env("GIT_TOKEN", "hunter2-git")
+            .env("HTTP_TOKEN", "hunter2-http");
+        crate::support::lab::Ran::of(command.output().unwrap())
+    };
+    build(&[]).fails(4, &[]);
+    let ran = build(&secrets);
+    ran.succeeds();
+    for text in [&ran.stdout, &ran.stderr] {
+        assert!(!text.contains("hunter2") && !text.contains(&encoded));
+    }
+    for secret in ["hunter2", encoded.as_str()] {
+        let found = std::process::Command::new("grep")
+            .args(["-r", "-l", "-a", secret])
+            .arg(lab.state())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{secret}");
+    }
+    let log = http.take_log();
+    assert_eq!(
+        log.last().unwrap().header("authorization"),
+        Some("Bearer hunter2-http")
+    );
+    lab.is_sound();
+}
