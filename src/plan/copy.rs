@@ -2,7 +2,7 @@
 
 use super::build::StageBuilder;
 use super::owner::{check_chmod, parse_chown};
-use super::remotes::{Remote, Use, file_name, literal};
+use super::remotes::{Remote, Use, file_name};
 use super::report::Reported;
 use super::stages::Source;
 use super::start::pinned;
@@ -227,7 +227,7 @@ impl StageBuilder<'_> {
                 input: inputs.len(),
                 pattern: match &remote {
                     Remote::Git(_) => "/".to_owned(),
-                    Remote::Http { name, .. } => literal(name),
+                    Remote::Http { name, .. } => format!("/{}", paths::literal(name)),
                 },
             });
         }

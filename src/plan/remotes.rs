@@ -194,18 +194,6 @@ pub(super) fn file_name(url: &str) -> String {
     }
 }
 
-/// Returns the source word of COPY that means the file `name` and nothing else.
-pub(super) fn literal(name: &str) -> String {
-    let mut pattern = String::from("/");
-    for character in name.chars() {
-        if matches!(character, '*' | '?' | '[' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,6 +217,5 @@ mod tests {
             assert_eq!(file_name(url), name, "{url}");
         }
         assert_eq!(file_name(&format!("http://x/{}", "n".repeat(256))), UNNAMED);
-        assert_eq!(literal("a*[b].c\\"), "/a\\*\\[b].c\\\\");
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::walk::{self, Kind};
+use super::walk::{self, Kind, errno};
 use super::wire::{Reader, Writer};
 
 /// The mount points that had to be made, in the order in which they were made.
@@ -191,10 +191,6 @@ fn times(stat: &Stat) -> Timestamps {
             tv_nsec: stat.st_mtime_nsec as _,
         },
     }
-}
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

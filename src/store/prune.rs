@@ -127,9 +127,15 @@ impl Store {
         plan.contexts
             .retain(|(path, _)| note(disk::remove_file(path)));
         plan.mounts
-            .retain(|(path, _)| note(discard_mount(path, session.as_deref(), &mut trash)));
-        plan.remotes
-            .retain(|(paths, _)| note(discard_remote(paths, session.as_deref(), &mut trash)));
+            .retain(|(path, _)| note(discard(path, session.as_deref(), &mut trash)));
+        plan.remotes.retain(|(paths, _)| {
+            let mut parts = paths.iter();
+            note(
+                parts
+                    .try_for_each(|path| discard(path, session.as_deref(), &mut trash).map(drop))
+                    .map(|()| true),
+            )
+        });
         for path in &plan.junk {
             note(tree::remove(path).map(|()| true));
         }
@@ -343,40 +349,21 @@ impl Plan {
     }
 }
 
-/// Moves a copy of a cache mount out of sight, or removes it in its place.
-fn discard_mount(
+/// Removes files at once; moves a directory out of sight, or removes it in its place.
+fn discard(
     path: &Path,
     session: Option<&Session>,
     trash: &mut Vec<PathBuf>,
 ) -> Result<bool, StoreError> {
+    if !path.is_dir() {
+        return disk::remove_file(path);
+    }
     let moved = session
         .map(Session::unique)
         .filter(|to| std::fs::rename(path, to).is_ok());
     match moved {
         Some(to) => trash.push(to),
         None => tree::remove(path)?,
-    }
-    Ok(true)
-}
-
-/// Removes one thing that was fetched: files at once, directories out of sight first.
-fn discard_remote(
-    paths: &[PathBuf],
-    session: Option<&Session>,
-    trash: &mut Vec<PathBuf>,
-) -> Result<bool, StoreError> {
-    for path in paths {
-        if !path.is_dir() {
-            disk::remove_file(path)?;
-            continue;
-        }
-        let moved = session
-            .map(Session::unique)
-            .filter(|to| std::fs::rename(path, to).is_ok());
-        match moved {
-            Some(to) => trash.push(to),
-            None => tree::remove(path)?,
-        }
     }
     Ok(true)
 }
