@@ -310,7 +310,7 @@ pub enum Owner {
 pub struct Workdir {
     /// Absolute and clean.
     pub path: String,
-    /// USER in effect, which owns the directories that are made; empty is root.
+    /// USER in effect, which owns the directories that are made; empty is root. A bare number has its group beside it.
     pub user: String,
     /// The directories' time, in seconds since 1970; `None` is the moment.
     pub epoch: Option<i64>,

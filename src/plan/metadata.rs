@@ -243,10 +243,9 @@ impl StageBuilder<'_> {
             self.note(created_by);
             return Ok(());
         }
-        let user = self.state.config.config.user.clone();
         let op = Op::Workdir(Workdir {
             path,
-            user,
+            user: owner_of_directories(&self.state.config.config.user),
             epoch: self.planning.epoch,
         });
         self.layer(op, Vec::new(), instruction, "", created_by);
@@ -301,6 +300,17 @@ impl StageBuilder<'_> {
             let error = Diagnostic::error(format!("`--{option}` of HEALTHCHECK is too long"));
             self.refuse(error.at(span))
         })
+    }
+}
+
+/// Returns whose directories WORKDIR makes. A bare number stands for the group too, as in `--chown` and other than in RUN: passwd
+/// is asked for names only.
+fn owner_of_directories(user: &str) -> String {
+    let is_number = !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        format!("{user}:{user}")
+    } else {
+        user.to_owned()
     }
 }
 

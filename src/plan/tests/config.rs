@@ -227,6 +227,25 @@ fn working_directories_add_up_and_the_root_is_no_layer() {
 }
 
 #[test]
+fn a_bare_number_is_the_group_of_the_directories_too() {
+    let check = |user: &str, shown: &str| {
+        let text = format!("FROM a\nUSER {user}\nWORKDIR /x\nRUN x\n");
+        let case = case(&text);
+        let run = format!("2 run [\"/bin/sh\", \"-c\", \"x\"] in /x as {user} on 1\n");
+        let workdir = format!("1 workdir /x as {shown} on 0\n");
+        assert_eq!(
+            case.steps(),
+            format!("0 base a:latest linux/amd64\n{workdir}{run}")
+        );
+    };
+    check("12", "12:12");
+    check("12:7", "12:7");
+    check(":7", ":7");
+    check("u", "u");
+    check("u:g", "u:g");
+}
+
+#[test]
 fn a_base_is_inherited_but_for_what_describes_itself() {
     let mut with = case("FROM a\n").image("a", |config| {
         config.user = "u".into();
