@@ -273,9 +273,13 @@ fn submodule_url(outer: &str, written: &str) -> Result<String, String> {
                 rest = after;
             } else if let Some(after) = rest.strip_prefix("../") {
                 rest = after;
-                let floor = base.find("://").map_or(0, |at| at + 3);
+                // A colon ends a host without a scheme; with one it is before a port or a password.
+                let (floor, ends): (_, &[char]) = match base.find("://") {
+                    Some(at) => (at + 3, &['/']),
+                    None => (0, &['/', ':']),
+                };
                 let cut = base[floor..]
-                    .rfind(['/', ':'])
+                    .rfind(ends)
                     .filter(|&at| at > 0)
                     .ok_or_else(|| format!("`{written}` leads out of the server"))?;
                 let cut = floor + cut;
@@ -338,6 +342,9 @@ mod tests {
             ("git@h:a/b.git", "../c.git", Ok("git@h:a/c.git")),
             ("git@h:b.git", "../c.git", Ok("git@h:c.git")),
             ("https://h/b.git", "../../../c", Err("out of the server")),
+            (outer, "../../../c", Err("out of the server")),
+            ("https://u:p@h/b", "../../c", Err("out of the server")),
+            ("https://u:p@h/b", "../c", Ok("https://u:p@h/c")),
             (outer, "/etc", Err("no http")),
             (outer, "file:///etc", Err("no http")),
             (outer, "ext::sh -c x", Err("no http")),
