@@ -2,8 +2,9 @@
 //!
 //! No configuration of the machine or the user is read (so no credential helpers and no `insteadOf`), hooks and file-system
 //! monitors are off, nothing is asked on a terminal, and only the protocols that a call names may be spoken. Credentials go to git
-//! through its environment, never through arguments; they are sent to the host that they are for. Needs git 2.31, which takes
-//! configuration from the environment; an older one ignores that, so its version is looked at first.
+//! through its environment, never through arguments; they are sent to the host that they are for, and since git would take them
+//! along wherever a redirect leads, redirects are followed without them only. Needs git 2.32, which can be told to leave the
+//! user's configuration alone; an older one ignores that, so its version is looked at first.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -24,7 +25,7 @@ use crate::vocab::{Secret, split_credentials};
 const MOST_OUTPUT: usize = 256 << 20;
 /// Of its complaints, the end.
 const MOST_COMPLAINTS: usize = 16 << 10;
-const OLDEST: (u32, u32) = (2, 31);
+const OLDEST: (u32, u32) = (2, 32);
 
 /// Variables of the user that git is told.
 const PASSED: [&str; 20] = [
@@ -74,6 +75,9 @@ const SETTINGS: [(&str, &str); 19] = [
     ("safe.directory", "*"),
     ("transfer.bundleURI", "false"),
 ];
+
+/// What git says of a redirect that it is not to follow.
+const REDIRECTED: &str = "The requested URL returned error: 30";
 
 /// Without questions, and without waiting for ever.
 const SSH: &str =
@@ -145,6 +149,9 @@ impl GitError {
                     || said.contains("terminal prompts disabled") =>
             {
                 "a private repository needs credentials: give a token as the secret GIT_AUTH_TOKEN, or use ssh with an agent"
+            }
+            GitError::Failed { said, .. } if said.contains(REDIRECTED) => {
+                "the server sends elsewhere, and credentials are for the host that was named: name the repository where it is now"
             }
             GitError::Failed { said, .. } if said.contains("Host key verification failed") => {
                 "add the server's key to ~/.ssh/known_hosts: `ssh-keyscan HOST`"
@@ -230,6 +237,13 @@ impl Git {
             return Ok(output.printed);
         }
         let mut said = complaint(&output.complaints);
+        if authorization.is_some() && said.contains(REDIRECTED) {
+            // What is public elsewhere needs no credentials.
+            let output = spawn(self.command(&call, None))?.finish(&name)?;
+            if output.success {
+                return Ok(output.printed);
+            }
+        }
         for secret in self.secrets.values().chain(&authorization) {
             if !secret.reveal().is_empty() {
                 said = said.replace(secret.reveal(), "***");
@@ -282,6 +296,10 @@ impl Git {
         if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
             command.env("GIT_SSH_COMMAND", SSH);
         }
+        if call.remote.is_none_or(|remote| is_http(remote.url)) {
+            // Only ssh has business there; curl would find passwords in ~/.netrc.
+            command.env("HOME", "/dev/null");
+        }
         let mut protocols = vec!["http", "https", "ssh", "git"];
         let is_file = |remote: Remote<'_>| remote.url.starts_with("file://");
         if call.allow_files || call.remote.is_some_and(is_file) {
@@ -307,6 +325,8 @@ impl Git {
             header = format!("Authorization: {}", value.reveal());
             let origin = origin(remote.url);
             settings.push((format!("http.{origin}/.extraHeader"), &header));
+            // The request after a redirect goes to the new host, with the header.
+            settings.push(("http.followRedirects".to_owned(), "false"));
         }
         command.env("GIT_CONFIG_COUNT", settings.len().to_string());
         for (at, (name, value)) in settings.iter().enumerate() {
@@ -328,7 +348,7 @@ impl Git {
     /// Returns the value of `Authorization` for a repository.
     fn authorization(&self, remote: Remote<'_>) -> Option<Secret<String>> {
         let (_, written) = split_credentials(remote.url);
-        if !remote.url.starts_with("http://") && !remote.url.starts_with("https://") {
+        if !is_http(remote.url) {
             return None;
         }
         let basic = |pair: &str| Secret::new(format!("Basic {}", STANDARD.encode(pair)));
@@ -358,6 +378,10 @@ impl Git {
         }
         None
     }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 /// Returns the URL as git is given it.
@@ -562,7 +586,7 @@ mod tests {
         for (text, wanted) in [
             ("git version 2.47.3\n", Some((2, 47))),
             ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),
-            ("git version 2.31-rc1", Some((2, 31))),
+            ("git version 2.32-rc1", Some((2, 32))),
             ("no git", None),
         ] {
             assert_eq!(version(text), wanted, "{text}");

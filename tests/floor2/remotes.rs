@@ -438,6 +438,65 @@ fn a_token_goes_to_its_host_in_a_header() {
 }
 
 #[test]
+fn a_redirect_takes_no_token_along() {
+    let (named, other) = (FileServer::start(), FileServer::start());
+    let folder = tempfile::tempdir().unwrap();
+    let commit = Repository::new(folder.path(), "a").commit();
+    other.folder("", folder.path().to_owned());
+    let refs = other.url("/a.git/info/refs?service=git-upload-pack");
+    named.put("/a.git/info/refs", Resource::redirect(&refs));
+    let secret = Secret::new("hunter2".to_owned());
+    let git = Git::new(BTreeMap::from([("GIT_AUTH_TOKEN".to_owned(), secret)]));
+    let url = named.url("/a.git");
+    let with_password = format!("http://u:p@{}/a.git", named.host());
+    for url in [&url, &with_password] {
+        let remote = Remote { url, named: url };
+        assert_eq!(git.resolve(remote, None, None).unwrap().id, commit);
+        let asked = named.take_log();
+        assert!(asked[0].header("authorization").is_some(), "{asked:?}");
+        let asked = other.take_log();
+        // The first one was redirected; the next ones git sends there itself.
+        assert!(asked.len() > 1, "{asked:?}");
+        let has_token = asked
+            .iter()
+            .any(|one| one.header("authorization").is_some());
+        assert!(!has_token, "{asked:?}");
+    }
+    other.demand("Basic somebody");
+    let remote = Remote {
+        url: &url,
+        named: &url,
+    };
+    let error = git.resolve(remote, None, None).unwrap_err();
+    assert!(error.hint().unwrap().contains("where it is now"), "{error}");
+}
+
+#[test]
+fn passwords_of_the_users_netrc_are_for_others() {
+    let server = FileServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    Repository::new(folder.path(), "a").commit();
+    server.folder("", folder.path().to_owned());
+    server.demand("Basic somebody");
+    let lab = Lab::new();
+    let netrc = "machine 127.0.0.1 login user password hunter2\n";
+    fs::write(lab.path(".netrc"), netrc).unwrap();
+    lab.dockerfile(&format!("FROM scratch\nADD {} /\n", server.url("/a.git")));
+    let context = lab.context();
+    let mut command = lab.command();
+    command.env("HOME", lab.path(""));
+    command.args(["build", "--progress=plain", context.to_str().unwrap()]);
+    let ran = crate::support::lab::Ran::of(command.output().unwrap());
+    ran.fails(4, &["Dockerfile:2", "GIT_AUTH_TOKEN"]);
+    let asked = server.take_log();
+    assert!(!asked.is_empty());
+    let has_password = asked
+        .iter()
+        .any(|one| one.header("authorization").is_some());
+    assert!(!has_password, "{asked:?}");
+}
+
+#[test]
 fn without_git_the_error_says_so() {
     let Some(lab) = Lab::with_base() else { return };
     lab.dockerfile("FROM scratch\nADD https://host.invalid/a.git /d\n");
