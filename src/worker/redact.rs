@@ -54,8 +54,13 @@ impl Node {
 pub(super) struct Redactor<'a> {
     needles: &'a Needles,
     at: u32,
-    /// What may still become a value, each byte with whether it belongs to one already.
-    held: VecDeque<(u8, bool)>,
+    /// What may still become a value.
+    held: VecDeque<u8>,
+    /// How many bytes were passed on before.
+    passed: u64,
+    /// What belongs to a value, from here to there in the stream: in order, and apart. Bytes are not marked one by one: in `aaaa`
+    /// a value may end at each.
+    values: VecDeque<(u64, u64)>,
     /// The last byte that was passed on belonged to a value.
     in_value: bool,
 }
@@ -89,6 +94,8 @@ impl Needles {
             needles: self,
             at: 0,
             held: VecDeque::new(),
+            passed: 0,
+            values: VecDeque::new(),
             in_value: false,
         }
     }
@@ -158,11 +165,10 @@ impl Redactor<'_> {
         }
         for &byte in bytes {
             self.at = self.needles.step(self.at, byte);
-            self.held.push_back((byte, false));
-            let ends = nodes[self.at as usize].ends;
-            let before = self.held.len() - ends as usize;
-            for (_, of_value) in self.held.iter_mut().skip(before) {
-                *of_value = true;
+            self.held.push_back(byte);
+            match nodes[self.at as usize].ends {
+                0 => {}
+                length => self.found(u64::from(length)),
             }
             if nodes[self.at as usize].first.is_none() {
                 // Nothing longer can come of it.
@@ -184,9 +190,34 @@ impl Redactor<'_> {
         out
     }
 
+    /// Takes note of a value that ends here.
+    fn found(&mut self, length: u64) {
+        let end = self.passed + self.held.len() as u64;
+        let mut start = end - length;
+        while let Some(&(before, until)) = self.values.back() {
+            if until < start {
+                break;
+            }
+            start = start.min(before);
+            self.values.pop_back();
+        }
+        self.values.push_back((start, end));
+    }
+
     fn pass_on(&mut self, out: &mut Vec<u8>) {
-        let Some((byte, of_value)) = self.held.pop_front() else {
+        let Some(byte) = self.held.pop_front() else {
             return;
+        };
+        let at = self.passed;
+        self.passed += 1;
+        let of_value = match self.values.front() {
+            Some(&(start, end)) => {
+                if end == self.passed {
+                    self.values.pop_front();
+                }
+                start <= at
+            }
+            None => false,
         };
         match (of_value, self.in_value) {
             (true, false) => out.extend_from_slice(STARS),
@@ -259,6 +290,18 @@ mod tests {
             b"***",
             "nothing longer begins so"
         );
+    }
+
+    #[test]
+    fn a_value_that_ends_everywhere_costs_no_more_than_others() {
+        let value = "a".repeat(400_000);
+        let needles = needles(&[&value]);
+        let mut redactor = needles.redactor();
+        let mut out = redactor.push(value.as_bytes());
+        out.extend(redactor.push(value.as_bytes()));
+        out.extend(redactor.push(b"b"));
+        out.extend(redactor.finish());
+        assert_eq!(out, b"***b");
     }
 
     /// The same by looking at the whole text.
