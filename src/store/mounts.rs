@@ -97,9 +97,11 @@ impl Store {
             let copy = copies.join(number.to_string());
             let fs = copy.join("fs");
             if !fs.is_dir() {
-                // What a crash of the machine has left of a copy is none.
-                tree::remove(&copy)?;
-                return self.new_copy(copy).map(MountClaim::Missing);
+                match clear(&copy)? {
+                    Cleared::Nothing => return self.new_copy(copy).map(MountClaim::Missing),
+                    Cleared::Copy => continue,
+                    Cleared::Held => return Ok(MountClaim::Held { pid: None }),
+                }
             }
             match lock(&copy.join("lock"), share)? {
                 Ok(lock) => return Ok(MountClaim::Ready(CacheDirectory { fs, _lock: lock })),
@@ -122,6 +124,42 @@ impl Store {
         disk::write_private(&new.dir.join("lock"), b"")?;
         Ok(new)
     }
+}
+
+/// What is at the place of a copy that was not there.
+enum Cleared {
+    Nothing,
+    /// Somebody has placed one meanwhile.
+    Copy,
+    /// Somebody else is clearing.
+    Held,
+}
+
+/// Removes what a crash of the machine has left of a copy, which is none. Only with its lock: another process may have been
+/// quicker, and a step of it may be at work in what it has placed.
+fn clear(copy: &Path) -> Result<Cleared, StoreError> {
+    let path = copy.join("lock");
+    let fail = |error| StoreError::from_io(&path, "lock", error);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let file = match file {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Cleared::Nothing),
+        Err(error) => return Err(fail(error)),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Cleared::Held),
+        Err(TryLockError::Error(error)) => return Err(fail(error)),
+    }
+    if copy.join("fs").is_dir() {
+        return Ok(Cleared::Copy);
+    }
+    tree::remove(copy)?;
+    Ok(Cleared::Nothing)
 }
 
 /// Locks a copy and notes the use; else returns who has it, if that is known.
@@ -246,6 +284,21 @@ mod tests {
         std::fs::remove_dir_all(path).unwrap();
         let again = claim(&store, "a", Share::Together).unwrap();
         assert!(again.path().join("made").exists());
+    }
+
+    #[test]
+    fn what_somebody_placed_meanwhile_is_not_cleared_away() {
+        let (_dir, store) = store();
+        let claimed = claim(&store, "a", Share::Together).unwrap();
+        let copy = claimed.path().parent().unwrap().to_owned();
+        assert!(matches!(clear(&copy).unwrap(), Cleared::Held));
+        drop(claimed);
+        assert!(matches!(clear(&copy).unwrap(), Cleared::Copy));
+        assert!(copy.join("fs/made").exists());
+        std::fs::remove_dir_all(copy.join("fs")).unwrap();
+        assert!(matches!(clear(&copy).unwrap(), Cleared::Nothing));
+        assert!(!copy.exists());
+        assert!(matches!(clear(&copy).unwrap(), Cleared::Nothing));
     }
 
     #[test]
