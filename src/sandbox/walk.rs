@@ -59,7 +59,11 @@ pub(super) fn walk(
             .last()
             .map_or(root, |directory| directory.as_fd());
         let next = match open(parent, &name) {
-            Err(Errno::NOENT) => missing(parent, &name, rest.is_empty())?,
+            Err(Errno::NOENT) => match missing(parent, &name, rest.is_empty()) {
+                // In a cache that is shared another step was quicker.
+                Err(Errno::EXIST) => open(parent, &name)?,
+                other => other?,
+            },
             other => other?,
         };
         if FileType::from_raw_mode(fstat(&next)?.st_mode) != FileType::Symlink {
@@ -132,6 +136,21 @@ mod tests {
 
     fn inode(path: &Path) -> u64 {
         fs::symlink_metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn what_another_made_meanwhile_is_taken_as_it_is() {
+        let (root, fd) = root();
+        for made in ["new", "a/b/new"] {
+            let at = root.path().join(made);
+            let found = walk(fd.as_fd(), &format!("/{made}"), |_, _, _| {
+                // A link, which is followed like any other.
+                symlink("/etc/hosts", &at).unwrap();
+                Err(Errno::EXIST)
+            });
+            let expected = inode(&root.path().join("etc/hosts"));
+            assert_eq!(fstat(found.unwrap()).unwrap().st_ino, expected);
+        }
     }
 
     #[test]
