@@ -390,7 +390,7 @@ pub(super) fn bare_url(url: &str) -> String {
 }
 
 /// Returns host and port of a URL.
-fn authority(url: &str) -> &str {
+pub(super) fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use super::git::{Call, Git, GitError, bare_url};
+use super::git::{Call, Git, GitError, authority, bare_url};
 use super::git_remote::GitCommit;
 use crate::vocab::is_commit;
 
@@ -297,7 +297,9 @@ fn submodule_url(outer: &str, written: &str) -> Result<String, String> {
         url = format!("{base}{joint}{}", rest.trim_end_matches('/'));
     }
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    // ssh would take such a host for an option.
     let is_odd = url.starts_with('-')
+        || authority(&url).starts_with('-')
         || url.contains("::")
         || url.contains(|c: char| c.is_control() || c.is_whitespace());
     let is_allowed = match scheme {
@@ -350,6 +352,8 @@ mod tests {
             (outer, "ext::sh -c x", Err("no http")),
             (outer, "-oProxyCommand=x", Err("no http")),
             (outer, "u@-oProxyCommand=x:y", Err("no http")),
+            (outer, "ssh://-oProxyCommand=x/y", Err("no http")),
+            (outer, "ssh://u@-oProxyCommand=x/y", Err("no http")),
             (outer, "c", Err("no http")),
             ("file:///a/b.git", "../c.git", Err("no http")),
         ] {
