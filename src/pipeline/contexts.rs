@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -167,13 +168,15 @@ impl<'a> Reader<'a> {
         let (dockerfile, beside) = match &self.request.dockerfile {
             DockerfileSource::Default => {
                 let candidates = DEFAULT_NAMES.map(|name| path.join(name));
-                let found = candidates.iter().find(|path| path.exists());
+                let found = candidates
+                    .iter()
+                    .find(|path| fs::symlink_metadata(path).is_ok());
                 let file = found.unwrap_or(&candidates[0]);
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
-                (host_file(file, &name)?, Some(file.clone()))
+                (context_file(path, file, &name)?, Some(file.clone()))
             }
             DockerfileSource::File(file) => (
-                host_file(file, &file.display().to_string())?,
+                context_file(path, file, &file.display().to_string())?,
                 Some(file.clone()),
             ),
             DockerfileSource::Stdin => (stdin_file()?, None),
@@ -437,6 +440,46 @@ fn is_archive(file: &mut File) -> io::Result<bool> {
     file.seek(SeekFrom::Start(0))?;
     let is_plain_tar = is_tar(&first);
     Ok(is_plain_tar || detect(&first) != Format::Uncompressed)
+}
+
+/// Reads a Dockerfile that may lie in the context. One that does is as little trusted as the rest of it: links are followed
+/// inside the context only, since a file of the machine would be shown in messages about it.
+fn context_file(context: &Path, path: &Path, name: &str) -> Result<SourceText, Failure> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let inside = fs::canonicalize(context)
+        .ok()
+        // In the root of the machine there are /dev/stdin and its like, and it is nobody's gift.
+        .filter(|context| context.parent().is_some())
+        .zip(fs::canonicalize(parent).ok())
+        .and_then(|(context, parent)| Some(parent.strip_prefix(&context).ok()?.to_owned()))
+        .zip(path.file_name())
+        .map(|(directory, name)| directory.join(name));
+    let Some(inside) = inside else {
+        return host_file(path, name);
+    };
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        let message = format!("cannot read the Dockerfile `{name}`");
+        Failure::new(
+            ExitCode::Dockerfile,
+            Diagnostic::error(message).caused_by(error),
+        )
+    };
+    let tree = Tree::open(context).map_err(|error| failed(&error))?;
+    let found = tree.read_small(inside.as_os_str().as_bytes(), DOCKERFILE_LIMIT as usize);
+    match found.map_err(|error| failed(&error))? {
+        Some(bytes) => text(name, bytes),
+        None if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) => {
+            let message = format!("cannot read the Dockerfile `{name}`");
+            let diagnostic = Diagnostic::error(message)
+                .cause("it is a link that leads to nothing inside the build context")
+                .hint("`-f FILE` names the file itself");
+            Err(Failure::new(ExitCode::Dockerfile, diagnostic))
+        }
+        None => Err(unreadable(name, &io::ErrorKind::NotFound.into())),
+    }
 }
 
 fn host_file(path: &Path, name: &str) -> Result<SourceText, Failure> {

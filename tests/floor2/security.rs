@@ -733,6 +733,50 @@ fn a_hostile_context_is_copied_as_it_is_or_refused() {
 }
 
 #[test]
+fn a_dockerfile_is_no_link_to_files_of_the_machine() {
+    let lab = Lab::new();
+    fs::write(lab.path("private"), "c0rrect-h0rse\n").unwrap();
+    let private = lab.path("private").display().to_string();
+    let context = lab.context().display().to_string();
+    for target in ["../private", &private, "/proc/self/environ"] {
+        lab.link("Dockerfile", target);
+        lab.link("d/Dockerfile", target);
+        let inner = format!("{context}/d/Dockerfile");
+        for args in [
+            &["build", &context][..],
+            &["build", "--check", &context],
+            &["build", "-f", "context/Dockerfile", &context],
+            &["build", "-f", &inner, &context],
+        ] {
+            let ran = lab.builder(args);
+            ran.fails(3, &["Dockerfile", "inside the build context"]);
+            let told = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(
+                !told.contains("c0rrect") && !told.contains("PATH="),
+                "{told}"
+            );
+        }
+        fs::remove_file(lab.context().join("Dockerfile")).unwrap();
+        fs::remove_file(lab.context().join("d/Dockerfile")).unwrap();
+    }
+    // Inside, and where the user says so, links are followed.
+    lab.file("real", "FROM scratch\nLABEL a=b\n");
+    lab.link("Dockerfile", "/d/../real");
+    lab.file("d/x", "");
+    lab.build(&[]).succeeds();
+    fs::write(lab.path("elsewhere"), "FROM scratch\n").unwrap();
+    std::os::unix::fs::symlink("elsewhere", lab.path("link")).unwrap();
+    lab.build(&["-f", "link"]).succeeds();
+    fs::remove_file(lab.context().join("Dockerfile")).unwrap();
+    nix::unistd::mkfifo(
+        &lab.context().join("Dockerfile"),
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .unwrap();
+    lab.build(&[]).fails(3, &["not a regular file"]);
+}
+
+#[test]
 fn hostile_dockerfiles_end_soon() {
     let Some(lab) = Lab::with_base() else { return };
     let doubling: String = (0..64).map(|_| "ENV A=$A$A$A$A\n").collect();
