@@ -22,7 +22,6 @@ pub fn apply_layer(tar: &mut dyn Read, dir: &Path) -> Result<Applied, RootfsErro
     let root = Tree::open(dir)?;
     prepare_root(root.as_fd()).during("set the owner of", dir.as_os_str().as_bytes())?;
     let rules = Rules {
-        base: Vec::new(),
         layer: true,
         owner: None,
         naming: Naming::Escaped,

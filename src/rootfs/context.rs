@@ -29,7 +29,6 @@ pub fn extract_context(
         rustix::process::getegid().as_raw(),
     );
     let rules = Rules {
-        base: Vec::new(),
         layer: false,
         owner: Some(owner),
         naming: Naming::of(root.as_fd()).during("examine", "/")?,

@@ -14,8 +14,9 @@ use super::xattr::Naming;
 /// Unpacks an uncompressed archive into the directory `destination`, which is made where it is missing (with `owner`, like
 /// every entry; directories that the archive only implies are root's).
 ///
-/// Links in `destination` and in the parents of entries are followed inside the root; what an entry itself replaces is not
-/// followed: a directory of the archive takes the place of a link. Existing directories are merged with and get the archive's
+/// Links in `destination` are followed inside the root. To the archive `destination` is all there is: links in the parents of
+/// entries are followed inside it, absolute ones from it. What an entry itself replaces is not followed: a directory of the archive
+/// takes the place of a link. Existing directories are merged with and get the archive's
 /// metadata, except `destination` itself. Directories that are filled and not described get `time`, or the present without one. A name such as `.wh.x` is a plain file here. `tar` is read to its end.
 pub fn extract_archive(
     tar: &mut dyn Read,
@@ -25,20 +26,12 @@ pub fn extract_archive(
     time: Option<Mtime>,
 ) -> Result<Applied, RootfsError> {
     root.make_dirs(destination, owner.unwrap_or((0, 0)), 0o755, time)?;
-    let mut base = destination;
-    while let Some(shorter) = base.strip_prefix(b"/") {
-        base = shorter;
-    }
-    while let Some(shorter) = base.strip_suffix(b"/") {
-        base = shorter;
-    }
+    let destination = root.open_path(destination, true)?;
     let rules = Rules {
-        base: base.to_vec(),
         layer: false,
         owner,
         naming: Naming::of(root.as_fd()).during("examine", "/")?,
         time,
     };
-    let root = root.as_fd().try_clone_to_owned().during("open", "/")?;
-    parcel::unpack(tar, Unpacker::new(root, rules))
+    parcel::unpack(tar, Unpacker::new(destination, rules))
 }

@@ -37,8 +37,6 @@ const HOLE: usize = 32 << 10;
 /// What the archive's names and owners mean.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// The root of the archive, as a path beneath the root.
-    pub(super) base: Vec<u8>,
     /// `.wh.` names are deletions, and the root's own entry is meant.
     pub(super) layer: bool,
     /// Whose everything is, instead of the archive's owners.
@@ -107,7 +105,7 @@ impl Unpacker {
             (entry.uid, entry.gid) = (uid, gid);
         }
         self.unpacked.entries += 1;
-        let path = self.place(&entry.path);
+        let path = entry.path.clone();
         if entry.path.is_empty() {
             return self.root_entry(&path, &entry);
         }
@@ -210,16 +208,6 @@ impl Unpacker {
             }
         }
         Ok(self.unpacked)
-    }
-
-    fn place(&self, path: &[u8]) -> Vec<u8> {
-        if self.rules.base.is_empty() {
-            return path.to_vec();
-        }
-        if path.is_empty() {
-            return self.rules.base.clone();
-        }
-        [&self.rules.base, b"/".as_slice(), path].concat()
     }
 
     /// The archive's own root: a layer describes the directory that it is applied to, another archive does not.
@@ -365,7 +353,7 @@ impl Unpacker {
         entry: &Entry,
     ) -> Result<(), RootfsError> {
         check_path(target)?;
-        let target = self.place(target);
+        let target = target.to_vec();
         if target == path {
             return Err(refuse(path, "is a hard link to itself"));
         }

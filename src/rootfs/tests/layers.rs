@@ -495,7 +495,9 @@ fn add_unpacks_into_the_root() {
         (0, 0o755)
     );
     assert_eq!(fs::read(inside(&tree, "real/app/.wh.d")).unwrap(), b"plain");
-    assert!(stat("usr/lib/through").size == 0);
+    // To the archive the destination is the root.
+    assert_eq!(stat("real/app/usr/lib/through").size, 0);
+    assert_eq!(tree.stat(b"usr/lib/through", false).unwrap(), None);
     assert!(matches!(
         try_diff(&upper, &lowers),
         Err(RootfsError::WhiteoutName { .. })
