@@ -88,7 +88,11 @@ const SSH: &str =
 pub struct Git {
     secrets: BTreeMap<String, Secret<String>>,
     version: OnceLock<(u32, u32)>,
+    spawn: Option<Spawn>,
 }
+
+/// How a program is started.
+type Spawn = fn(&mut Command) -> io::Result<Child>;
 
 /// Why something about a repository failed.
 #[derive(Debug, thiserror::Error)]
@@ -224,7 +228,14 @@ impl Git {
         Git {
             secrets,
             version: OnceLock::new(),
+            spawn: None,
         }
+    }
+
+    /// Has git started by `spawn`, so that it ends with the builder.
+    pub fn spawned_by(mut self, spawn: Spawn) -> Git {
+        self.spawn = Some(spawn);
+        self
     }
 
     /// Runs a command and returns what it printed.
@@ -232,14 +243,16 @@ impl Git {
         self.check_version()?;
         let name = call.name();
         let authorization = call.remote.and_then(|remote| self.authorization(remote));
-        let output = spawn(self.command(&call, authorization.as_ref()))?.finish(&name)?;
+        let output = self
+            .spawn(self.command(&call, authorization.as_ref()))?
+            .finish(&name)?;
         if output.success {
             return Ok(output.printed);
         }
         let mut said = complaint(&output.complaints);
         if authorization.is_some() && said.contains(REDIRECTED) {
             // What is public elsewhere needs no credentials.
-            let output = spawn(self.command(&call, None))?.finish(&name)?;
+            let output = self.spawn(self.command(&call, None))?.finish(&name)?;
             if output.success {
                 return Ok(output.printed);
             }
@@ -255,6 +268,19 @@ impl Git {
         })
     }
 
+    fn spawn(&self, mut command: Command) -> Result<Running, GitError> {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let spawned = match self.spawn {
+            Some(spawn) => spawn(&mut command),
+            None => command.spawn(),
+        };
+        match spawned {
+            Ok(child) => Ok(Running(child)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(GitError::Missing),
+            Err(error) => Err(GitError::Run(error)),
+        }
+    }
+
     /// Asks git for its version, once.
     fn check_version(&self) -> Result<(), GitError> {
         let found = match self.version.get() {
@@ -262,7 +288,7 @@ impl Git {
             None => {
                 let mut command = Command::new("git");
                 command.arg("version").stdin(Stdio::null());
-                let output = spawn(command)?.finish("version")?;
+                let output = self.spawn(command)?.finish("version")?;
                 let found = version(&String::from_utf8_lossy(&output.printed))
                     .ok_or(GitError::Odd { command: "version" })?;
                 *self.version.get_or_init(|| found)
@@ -457,15 +483,6 @@ struct Output {
     success: bool,
     printed: Vec<u8>,
     complaints: Vec<u8>,
-}
-
-fn spawn(mut command: Command) -> Result<Running, GitError> {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    match command.spawn() {
-        Ok(child) => Ok(Running(child)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(GitError::Missing),
-        Err(error) => Err(GitError::Run(error)),
-    }
 }
 
 impl Running {

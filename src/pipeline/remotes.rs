@@ -14,6 +14,7 @@ use crate::context::{Git, GitCommit, GitError, Remote, is_plain_directory, level
 use crate::layer::{EntryKind, TarError, TarReader, decompress};
 use crate::plan::{Commit, Download, GitKey, Graph, HttpKey, Known, Op, Timed, Wanted};
 use crate::registry::{Client, Fetch, FetchError, Outcome, Sink, http_date};
+use crate::sandbox::spawn_bound;
 use crate::solve::{StepError, StepResult};
 use crate::store::{DownloadWriter, KeptDownload, Store};
 use crate::vocab::{
@@ -63,7 +64,7 @@ impl<'a> Remotes<'a> {
         Remotes {
             store,
             client,
-            git: Git::new(secrets.clone()),
+            git: Git::new(secrets.clone()).spawned_by(spawn_bound),
             secrets,
             events,
             tasks,

@@ -28,6 +28,7 @@
 
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+mod bound;
 mod command;
 mod control;
 mod cpu;
@@ -65,6 +66,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use bound::spawn_bound;
 pub use cpu::cpu_quota;
 pub use enter::{Rung, enter, entered, protect_self};
 pub use error::{RunError, SandboxError, SignalError};

@@ -1191,6 +1191,31 @@ fn one_signal_or_the_timeout_ends_every_transfer() {
 }
 
 #[test]
+fn git_ends_with_the_builder_however_it_ends() {
+    let lab = Lab::new();
+    // Takes connections, and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    for url in [
+        format!("http://{address}/a.git"),
+        format!("git://{address}/a.git"),
+    ] {
+        for how in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT] {
+            let mut build = spawn(&lab, &["build", &url]);
+            let _kept = silent.accept().unwrap();
+            assert!(running(&url) > 0);
+            signal(&build, how);
+            assert!(!build.wait().unwrap().success());
+            wait_until(|| running(&url) == 0);
+        }
+        let mut build = spawn(&lab, &["build", "--timeout", "2s", &url]);
+        let _kept = silent.accept().unwrap();
+        assert!(!build.wait().unwrap().success());
+        wait_until(|| running(&url) == 0);
+    }
+}
+
+#[test]
 fn builds_and_prunes_at_the_same_time_do_not_harm_each_other() {
     let Some(lab) = Lab::with_base() else { return };
     for round in 0..3 {
