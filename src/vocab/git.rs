@@ -356,7 +356,7 @@ fn check_reference(name: &str) -> Result<(), GitRefError> {
         || name == "@"
         || name.contains(odd);
     match is_odd {
-        true => Err(GitRefError::BadReference(name.to_owned())),
+        true => Err(GitRefError::BadReference(name.escape_debug().to_string())),
         false => Ok(()),
     }
 }
