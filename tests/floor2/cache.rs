@@ -136,7 +136,7 @@ fn a_copy_kept_on_another_root_is_the_layer_that_executing_makes() {
     lab.file("f", "f\n");
     lab.dockerfile(
         "FROM base\nARG V\nRUN mkdir /way && chmod 711 /way && chown 5:6 /way && touch -d @5 /way && echo $V > /other\n\
-         COPY d /way/made\nCOPY f /usr/lib/made/f\nCOPY f /usr\nWORKDIR /usr/work/dir\nCOPY --parents d/in .\nCOPY --chown=app f /owned/f\n",
+         COPY d /way/made\nCOPY f /usr/lib/made/f\nCOPY f /usr\nWORKDIR /usr/job/dir\nCOPY --parents d/in .\nCOPY --chown=app f /owned/f\n",
     );
     let context = lab.context();
     let build = |lab: &Lab, value: &str| {

@@ -120,12 +120,12 @@ fn mounts_lie_inside_each_other_whatever_their_order() {
          RUN --mount=from=made,source=/made,target=/m/d/made --mount=target=/m,rw --mount=type=tmpfs,target=/m/d/t \
          cat /m/d/made /m/d/f > /seen && echo x > /m/d/t/x\n\
          RUN --mount=type=tmpfs,target=/m --mount=source=d,target=/m cat /m/f > /last\n\
-         RUN --mount=type=cache,target=/work cd /work && pwd > /pwd\nWORKDIR /work/dir\n\
-         RUN --mount=type=cache,target=/work pwd > /pwd2\n",
+         RUN --mount=type=cache,target=/job cd /job && pwd > /pwd\nWORKDIR /job/dir\n\
+         RUN --mount=type=cache,target=/job pwd > /pwd2\n",
     );
     assert_eq!(files.text("seen"), "made\ncontext\n");
     assert_eq!(files.text("last"), "context\n", "the later one covers");
-    assert_eq!(files.text("pwd2"), "/work/dir\n");
+    assert_eq!(files.text("pwd2"), "/job/dir\n");
 }
 
 #[test]
