@@ -347,9 +347,9 @@ fn what_is_in_the_way_is_replaced_or_refused() {
         ],
     );
     assert_eq!(
-        files.text("etc/evil"),
+        files.text("hostile/etc/evil"),
         "evil\n",
-        "the link leads to the image's own /etc"
+        "to an archive its destination is the root"
     );
     assert!(!fs::exists("/etc/evil").unwrap());
 }
