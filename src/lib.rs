@@ -21,10 +21,10 @@
 //! | | [`export`] | sinks: registry, OCI layout, Docker archive, tar, directory |
 //! | | [`worker`] | performs one step on this machine (implements [`solve::Worker`]) |
 //! | edge | [`context`] | build inputs: directories and repositories, their selection and content digests |
-//! | | [`store`] | the cache on disk |
+//! | | [`store`] | the cache on disk: layers, records, cache mounts, what was fetched |
 //! | | [`rootfs`] | a step's file tree: mount, apply, diff |
 //! | | [`sandbox`] | running a process confined; all `unsafe` |
-//! | | [`registry`] | distribution client; all `async` |
+//! | | [`registry`] | distribution client, and plain downloads; all `async` |
 //! | pure | [`dockerfile`] | text becomes syntax |
 //! | | [`plan`] | syntax becomes a graph |
 //! | | [`image`] | OCI documents |

@@ -16,16 +16,17 @@
 //! |---|---|---|
 //! | scratch | – | constant |
 //! | base | – | digest of the platform's manifest |
-//! | git | – | commit, subdirectory, submodules, whether `.git` is kept |
-//! | http | – | digest, name, time |
+//! | git | – | commit, reference, subdirectory, submodules, times, whether `.git` is kept |
+//! | http | – | digest, name, the server's time, whether it is unpacked |
 //! | run | root, argv, env, cwd, user, network, security, hosts, host name, shm size, ulimits, scripts, mounts, devices | key + a random number per execution |
 //! | workdir | root, path, user, epoch | the key; with facts: root + the facts key |
 //! | copy | root, sources, destination, chown, chmod, parents, exclude, unpack, epoch; local sources by content digest | the content key; with facts: root + the facts key |
 //! | copy --link | the same without the root | root + the content key |
 //!
-//! Because a copy's result ID is made of its content and its root, a compile stage that was rebuilt and made the same files leaves every later
-//! key as it was. Because a run's result ID is new at each execution, a record that was lost and remade never meets records that
-//! were made from its former self. A secret is in a key by its ID, a cache by its ID. In no key: values of secrets, times, host paths, parallelism, spans, the program's version.
+//! Because a copy's result ID is made of its content and its root, a compile stage that was rebuilt and made the same files leaves
+//! every later key as it was. Because a run's result ID is new at each execution, a record that was lost and remade never meets records that
+//! were made from its former self. A secret is in a key by its ID, a cache by its ID. In no key: values of secrets, times of
+//! files, host paths, parallelism, spans, the program's version.
 
 mod forecast;
 mod keys;

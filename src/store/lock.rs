@@ -202,23 +202,25 @@ impl Drop for LockFile {
 
 /// Opens or makes the file; makes its directory if that is missing.
 fn open_lock_file(path: &Path) -> Result<File, StoreError> {
-    let open = || {
-        fault::growth()?;
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-    };
-    let result = match open() {
+    let result = match open_or_make(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             disk::make_dirs(path.parent().expect("every lock has a directory"))?;
-            open()
+            open_or_make(path)
         }
         result => result,
     };
     result.map_err(|error| StoreError::from_io(path, "lock", error))
+}
+
+/// Opens or makes a file to lock, as it is.
+pub(super) fn open_or_make(path: &Path) -> io::Result<File> {
+    fault::growth()?;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
 }
 
 fn uninterrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {

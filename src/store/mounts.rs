@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::lock::open_or_make;
 use super::session::Session;
-use super::{Store, StoreError, disk, fault, tree};
+use super::{Store, StoreError, disk, tree};
 use crate::vocab::Digest;
 
 /// How a step shares a cache with steps that run at the same time.
@@ -165,16 +166,7 @@ fn clear(copy: &Path) -> Result<Cleared, StoreError> {
 /// Locks a copy and notes the use; else returns who has it, if that is known.
 fn lock(path: &Path, share: Share) -> Result<Result<File, Option<u32>>, StoreError> {
     let fail = |error| StoreError::from_io(path, "lock", error);
-    let open = || {
-        fault::growth()?;
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-    };
-    let mut file = open().map_err(fail)?;
+    let mut file = open_or_make(path).map_err(fail)?;
     let locked = match share {
         Share::Together => file.try_lock_shared(),
         Share::Apart | Share::InTurn => file.try_lock(),
