@@ -12,6 +12,7 @@ mod event;
 mod exit;
 mod git;
 mod key;
+mod ledger;
 mod nearest;
 mod platform;
 mod reference;
@@ -30,6 +31,7 @@ pub use git::{
     split_credentials, without_passwords,
 };
 pub use key::{CacheKey, KeyBuilder, KeyComponent};
+pub use ledger::{Attributes, DeviceNumber, FileId, Ledger, Ownership, mode_on_disk};
 pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
