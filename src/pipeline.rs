@@ -8,6 +8,7 @@ mod bases;
 mod check;
 mod contexts;
 mod deliver;
+mod entering;
 mod failure;
 mod forecast;
 mod foreign;
@@ -73,11 +74,11 @@ pub fn build(
             machine.lend(lending::read(request, events)?);
             // git and ssh run as the user: before the namespace makes a root of them.
             remotes.prepare(&graph, &known)?;
-            sandbox::enter().map_err(|error| failure::sandbox(&error))?;
+            let choice = entering::enter(request)?;
             sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
             sandbox::raise_file_limit();
-            events.emit(Event::Entered);
+            events.emit(entering::entered(request, &choice, &store)?);
             foreign::check(request, &graph, &known, cancel)?;
             store.sweep().map_err(|error| failure::store(&error))?;
             let schedule = Schedule {

@@ -126,6 +126,33 @@ pub(super) struct Build {
     /// Network of RUN
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(super) network: Network,
+    /// How to confine RUN: auto, ns, ns-full, ns-sub, ns-one, chroot, paths [default: the first of these that works]
+    #[arg(
+        long,
+        value_name = "RUNG",
+        default_value = "auto",
+        env = "BUILDER_ISOLATION",
+        hide_default_value = true
+    )]
+    pub(super) isolation: String,
+    /// What RUN must be kept from: `any` takes what the machine gives, `strict` refuses a weaker sandbox than namespaces,
+    /// filter and socket scope make
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "any",
+        env = "BUILDER_REQUIRE_ISOLATION"
+    )]
+    pub(super) require_isolation: RequireIsolation,
+    /// How to keep the files of a step's root: auto, overlay, tree [default: overlay where it works]
+    #[arg(
+        long,
+        value_name = "DRIVER",
+        default_value = "auto",
+        env = "BUILDER_STORAGE_DRIVER",
+        hide_default_value = true
+    )]
+    pub(super) storage_driver: String,
     /// Give a secret to steps that ask for it: id=ID[,src=FILE|,env=NAME]
     #[arg(long, value_name = "SPEC")]
     pub(super) secret: Vec<String>,
@@ -250,6 +277,12 @@ pub(super) enum Network {
     Default,
     Host,
     None,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum RequireIsolation {
+    Any,
+    Strict,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -10,6 +10,7 @@ mod debug;
 mod forecast;
 mod grants;
 mod images;
+mod isolation;
 mod output;
 mod registry;
 mod request;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::pipeline::Failure;
 use crate::vocab::{
     BuildRequest, ContextSource, DockerfileSource, GitPlace, GitRef, ImageRef, NamedContext,
-    NetworkMode, Platform, ProgressMode, Ulimit, shown_url,
+    NetworkMode, Platform, ProgressMode, RequiredIsolation, Ulimit, shown_url,
 };
 
-use super::args::{Build, Global, Network, Progress};
+use super::args::{Build, Global, Network, Progress, RequireIsolation};
 use super::output::outputs;
-use super::{grants, usage};
+use super::{grants, isolation, usage};
 
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
 const JOBS_AT_LEAST: usize = 4;
@@ -84,6 +84,12 @@ pub(super) fn request(
             Network::Host => NetworkMode::Host,
             Network::None => NetworkMode::None,
         },
+        isolation: isolation::rung(&args.isolation)?,
+        required_isolation: match args.require_isolation {
+            RequireIsolation::Any => RequiredIsolation::Any,
+            RequireIsolation::Strict => RequiredIsolation::Strict,
+        },
+        storage_driver: isolation::driver(&args.storage_driver)?,
         allowed: grants::allowed(&args.allow)?,
         secrets: args
             .secret

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::pipeline::Failure;
-use crate::sandbox;
+use crate::sandbox::{self, Rung, SandboxError, Wanted};
 use crate::store::PruneOptions;
 use crate::ui;
 use crate::vocab::{Diagnostic, ExitCode};
@@ -30,7 +30,7 @@ pub(super) fn prune(global: &Global, args: &Prune) -> Result<(), Failure> {
     };
     let store = global.store()?;
     // Files of layers belong to subordinate ids: they are removed from inside the namespace that made them.
-    sandbox::enter().map_err(|error| {
+    enter().map_err(|error| {
         let mut diagnostic =
             Diagnostic::error("layers cannot be removed in this environment").caused_by(&error);
         diagnostic.hints.extend(error.hint());
@@ -63,7 +63,7 @@ pub(super) fn prune(global: &Global, args: &Prune) -> Result<(), Failure> {
 pub(super) fn disk_usage(global: &Global, args: &Du) -> Result<(), Failure> {
     let store = global.store()?;
     // Sizes of other users' files can be read only from inside; without a namespace what is readable is counted.
-    let _inside = sandbox::enter();
+    let _inside = enter();
     let usage = store.disk_usage().map_err(|error| store_failed(&error))?;
     let kinds = [
         ("images", usage.images),
@@ -117,4 +117,9 @@ pub(super) fn disk_usage(global: &Global, args: &Du) -> Result<(), Failure> {
         print("everything in the state directory is sound\n");
     }
     Ok(())
+}
+
+/// Enters whatever sandbox there can be.
+fn enter() -> Result<Rung, SandboxError> {
+    sandbox::enter(&sandbox::choose(&Wanted::default())?)
 }

@@ -31,9 +31,20 @@ pub(super) fn store(error: &StoreError) -> Failure {
 }
 
 pub(super) fn sandbox(error: &SandboxError) -> Failure {
-    let mut diagnostic =
-        Diagnostic::error("steps cannot be run in this environment").caused_by(error);
+    let mut diagnostic = Diagnostic::error("steps cannot be run in this environment");
+    match error {
+        SandboxError::NoRung { refused } => {
+            for (rung, error) in refused {
+                diagnostic = diagnostic.cause(format!("{rung}: {}", with_sources(error)));
+            }
+        }
+        error => diagnostic = diagnostic.caused_by(error),
+    }
     diagnostic.hints.extend(error.hint());
+    diagnostic.hints.push(
+        "`builder doctor` shows what this environment allows, and what a better way would need"
+            .to_owned(),
+    );
     Failure::new(ExitCode::Sandbox, diagnostic)
 }
 
@@ -79,4 +90,15 @@ pub(super) fn ended(cancel: &Cancel) -> Option<Failure> {
         Diagnostic::error(message)
             .hint("finished steps are kept: the next build goes on from there"),
     ))
+}
+
+/// Returns an error and what is behind it on one line.
+pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
 }

@@ -73,7 +73,7 @@ pub(super) fn register(instance: &Mount, emulators: &[Registered]) -> Result<(),
 }
 
 /// Returns a map of the ids on the inner side of `map` to themselves, line by line: a line that spans two of them is refused.
-fn identity(map: &str) -> String {
+pub(super) fn identity(map: &str) -> String {
     map.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();

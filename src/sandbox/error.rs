@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::vocab::Rung;
+
+use super::lack::Lack;
 use super::report::Stage;
 
 /// Why this process cannot have a sandbox.
@@ -16,9 +19,11 @@ pub enum SandboxError {
     Threads { count: usize },
     #[error("cannot read `{path}`")]
     Read { path: PathBuf, source: io::Error },
-    #[error(
-        "user `{user}` lacks CAP_SYS_ADMIN and has no subordinate ids: no line for it in `{file}`"
-    )]
+    #[error("needs user 0: this is user {uid}")]
+    NotRoot { uid: u32 },
+    #[error("root lacks {missing}")]
+    NoCapability { missing: String },
+    #[error("user `{user}` has no subordinate ids: no line for it in `{file}`")]
     NoSubordinateIds { user: String, file: &'static str },
     #[error(
         "program `{program}` is not installed: it gives the user's subordinate ids to a user namespace"
@@ -46,14 +51,56 @@ pub enum SandboxError {
         call: &'static str,
         source: io::Error,
     },
+    #[error("another supervisor watches this process already: a build inside a build")]
+    NestedListener,
+    /// A trial took too long or was killed.
+    #[error("the trial did not come to an end")]
+    NoEnd,
+    #[error("`{rung}` is not strict: {}", lost_by(*.rung, .lost))]
+    NotStrict { rung: Rung, lost: Vec<Lack> },
+    #[error("no way to confine commands works here")]
+    NoRung { refused: Vec<(Rung, SandboxError)> },
+}
+
+/// Says what commands are not kept from.
+fn lost_by(rung: Rung, lost: &[Lack]) -> String {
+    let mut words = Vec::new();
+    if !rung.has_namespaces() {
+        words.push("no namespaces: the surrounding container is the boundary".to_owned());
+    }
+    words.extend(lost.iter().map(Lack::to_string));
+    words.join("; ")
 }
 
 impl SandboxError {
     /// Returns what would make it work.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            SandboxError::Threads { .. } => return None,
-            SandboxError::Read { .. } => return None,
+            SandboxError::Threads { .. }
+            | SandboxError::Read { .. }
+            | SandboxError::NoEnd
+            | SandboxError::NestedListener => return None,
+            SandboxError::NotRoot { .. } => "run as root, or as root of a container".to_owned(),
+            SandboxError::NoCapability { missing } => {
+                let names: Vec<_> = missing
+                    .split(", ")
+                    .map(|name| name.trim_start_matches("CAP_"))
+                    .collect();
+                format!(
+                    "give the surrounding container {}: Docker `{}`, Kubernetes `securityContext: {{capabilities: {{add: [{}]}}}}`",
+                    if names.len() == 1 { "it" } else { "them" },
+                    names
+                        .iter()
+                        .map(|name| format!("--cap-add {name}"))
+                        .collect::<Vec<_>>()
+                        .join(" "),
+                    names.join(", ")
+                )
+            }
+            SandboxError::NotStrict { .. } => {
+                "leave out `--require-isolation=strict`, or see what `builder doctor` advises".to_owned()
+            }
+            SandboxError::NoRung { refused } => return best_hint(refused),
             SandboxError::NoSubordinateIds { user, .. } => format!(
                 "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}`, or add the line \
                  `{user}:100000:65536` to both /etc/subuid and /etc/subgid"
@@ -95,6 +142,19 @@ impl SandboxError {
             }
         })
     }
+}
+
+/// Returns the hint of the refusal that is the easiest to do something about: one about this user, not about being another.
+fn best_hint(refused: &[(Rung, SandboxError)]) -> Option<String> {
+    let is_telling = |error: &SandboxError| !matches!(error, SandboxError::NotRoot { .. });
+    let hints = |is_wanted: &dyn Fn(&SandboxError) -> bool| {
+        refused
+            .iter()
+            .rev()
+            .filter(|(_, error)| is_wanted(error))
+            .find_map(|(_, error)| error.hint())
+    };
+    hints(&is_telling).or_else(|| hints(&|_| true))
 }
 
 /// Why a command has no exit status.

@@ -60,11 +60,11 @@ fn prepare(mut handover: Handover<'_>, instructions: &Instructions) -> Result<Co
     rustix::process::umask(Mode::empty());
 
     make_namespaces(instructions.private_network, handover.cgroups)?;
-    let null = view::build(&mut handover, instructions)?;
-    let was_pivoted = change_root(&handover.root)?;
     if instructions.private_network {
         network::loopback_up().at(Stage::Loopback, "lo")?;
     }
+    let null = view::build(&mut handover, instructions)?;
+    let was_pivoted = change_root(&handover.root)?;
     // Some containers forbid it. /etc/hosts has the name all the same.
     nix::unistd::sethostname(&instructions.hostname).ok();
 

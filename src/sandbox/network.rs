@@ -1,9 +1,16 @@
 //! The little that a command needs of the network: names, and a loopback interface where it has nothing else.
 
-use std::os::fd::AsRawFd;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use super::control;
 
 /// Returns the host's /etc/resolv.conf, as it is: a command has the builder's own network. Empty if there is none.
 pub fn resolv_conf() -> Vec<u8> {
@@ -32,8 +39,46 @@ fn word(text: &str) -> String {
         .collect()
 }
 
-/// Brings the loopback interface of this network namespace up; the kernel gives it 127.0.0.1 and ::1 then.
+/// Brings the loopback interface of this process up, which has just entered a network namespace; the kernel gives it 127.0.0.1
+/// and ::1 then. Needs a process with a single thread and its /proc, and must come before the root is changed.
 pub(super) fn loopback_up() -> Result<(), Errno> {
+    match bring_up() {
+        // Root of a container, without the power over networks: a user namespace has it, over one of its own.
+        Err(Errno::PERM) => borrowed().map_err(|_| Errno::PERM),
+        other => other,
+    }
+}
+
+/// Enters the network of a user namespace that ends here and now: its network lives on in this process.
+fn borrowed() -> io::Result<()> {
+    let (here, there) = UnixStream::pair()?;
+    // SAFETY: the process has one thread, as all that call this; so the child is whole and may run any code.
+    let child = match unsafe { libc::fork() } {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => {
+            drop(here);
+            let lend = || {
+                // SAFETY: the flags do not contain FILES, the one that the function warns of.
+                unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }?;
+                bring_up()?;
+                let network = File::open("/proc/self/ns/net")?;
+                control::pass(&there, &[0], &[network.as_fd()])
+            };
+            let status = i32::from(lend().is_err());
+            // SAFETY: ends the child without running exit handlers, which are the parent's.
+            unsafe { libc::_exit(status) }
+        }
+        pid => Pid::from_raw(pid).expect("a child's pid is positive"),
+    };
+    drop(there);
+    let taken = control::take(&here, &mut [0]);
+    while waitpid(Some(child), WaitOptions::empty()).err() == Some(Errno::INTR) {}
+    let network = taken?.1.into_iter().next().ok_or(Errno::PERM)?;
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
+fn bring_up() -> Result<(), Errno> {
     let socket = socket_with(
         AddressFamily::INET,
         SocketType::DGRAM,
@@ -55,7 +100,7 @@ pub(super) fn loopback_up() -> Result<(), Errno> {
         )
     };
     if result < 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
     Ok(())
 }

@@ -6,6 +6,10 @@ use std::path::Path;
 
 use super::error::SandboxError;
 
+/// The programs that give a user's ranges to a user namespace.
+pub(super) const UIDS: &str = "newuidmap";
+pub(super) const GIDS: &str = "newgidmap";
+
 pub(super) const SUBUID: &str = "/etc/subuid";
 pub(super) const SUBGID: &str = "/etc/subgid";
 

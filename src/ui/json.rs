@@ -46,7 +46,14 @@ impl<W: Write + Send> EventSink for JsonLines<W> {
 
 fn object(event: Event, source: Option<&SourceText>) -> Option<Value> {
     Some(match event {
-        Event::Entered | Event::Source(_) => return None,
+        Event::Source(_) => return None,
+        Event::Entered {
+            rung,
+            driver,
+            reasons,
+        } => {
+            json!({ "event": "entered", "sandbox": rung.name(), "store": driver.name(), "reasons": reasons })
+        }
         Event::Declared { vertex, name } => {
             json!({ "event": "declared", "vertex": vertex.0, "name": name })
         }

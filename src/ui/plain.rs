@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::vocab::{Event, EventSink, SourceText, Summary, VertexId};
 
 use super::render::{Style, clean, render};
-use super::text::{elapsed, size};
+use super::text::{elapsed, entered, size};
 
 /// A line that does not end is shown in pieces of this many bytes.
 const LINE_LIMIT: usize = 64 << 10;
@@ -52,7 +52,12 @@ impl<W: Write + Send> EventSink for Plain<W> {
     fn emit(&self, event: Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Entered | Event::Progress { .. } => {}
+            Event::Progress { .. } => {}
+            Event::Entered {
+                rung,
+                driver,
+                reasons,
+            } => state.write(&entered(rung, driver, &reasons)),
             Event::Source(source) => state.source = Some(source),
             Event::Declared { vertex, name } => {
                 state.vertices.insert(
@@ -260,7 +265,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::vocab::{Diagnostic, Stream};
+    use crate::vocab::{Diagnostic, Rung, StorageDriver, Stream};
 
     fn transcript(events: Vec<Event>) -> String {
         let plain = Plain::new(Vec::new(), Style::Plain);
@@ -285,6 +290,11 @@ mod tests {
             bytes: text.as_bytes().to_vec(),
         };
         let text = transcript(vec![
+            Event::Entered {
+                rung: Rung::NsOne,
+                driver: StorageDriver::Overlay,
+                reasons: vec!["ns-sub: no ids".into()],
+            },
             Event::Declared {
                 vertex: a,
                 name: "[1/2] RUN a".into(),
@@ -301,6 +311,7 @@ mod tests {
             Event::Diagnostic(Diagnostic::warning("w")),
         ]);
         expect![[r#"
+            sandbox: ns-one, store: overlay (ns-sub: no ids; see `builder doctor`)
             #1 [1/2] RUN a
             #2 [2/2] RUN b
             #2 CACHED

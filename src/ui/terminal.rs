@@ -13,7 +13,7 @@ use crate::vocab::{Event, EventSink, SourceText, VertexId};
 
 use super::plain::summary_text;
 use super::render::{Style, clean, render};
-use super::text::{elapsed, size};
+use super::text::{elapsed, entered, size};
 
 /// Lines of a running step's output that are shown.
 const WINDOW: usize = 6;
@@ -125,9 +125,8 @@ impl Drop for Terminal {
 
 impl EventSink for Terminal {
     fn emit(&self, event: Event) {
-        if matches!(event, Event::Entered) {
+        if matches!(event, Event::Entered { .. }) {
             self.start_clock();
-            return;
         }
         let screen = &mut *self
             .shared
@@ -146,7 +145,11 @@ impl Screen {
     /// Changes the state; what scrolls away is added to `text`.
     fn take(&mut self, event: Event, text: &mut String) {
         match event {
-            Event::Entered => {}
+            Event::Entered {
+                rung,
+                driver,
+                reasons,
+            } => text.push_str(&entered(rung, driver, &reasons)),
             Event::Source(source) => self.source = Some(source),
             Event::Declared { vertex, name } => {
                 let vertex_state = Vertex {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::vocab::{Rung, StorageDriver};
+
 /// Returns a number of bytes in decimal units with three digits, as `docker images` does: `1.23GB`, `45.6MB`, `0B`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -29,6 +31,16 @@ pub(super) fn elapsed(duration: Duration) -> String {
         let whole = seconds.round() as u64;
         format!("{}m{:02}s", whole / 60, whole % 60)
     }
+}
+
+/// Returns the line that says how steps are executed, and why so.
+pub(super) fn entered(rung: Rung, driver: StorageDriver, reasons: &[String]) -> String {
+    let mut line = format!("sandbox: {rung}, store: {driver}");
+    if !reasons.is_empty() {
+        line.push_str(&format!(" ({}; see `builder doctor`)", reasons.join("; ")));
+    }
+    line.push('\n');
+    line
 }
 
 /// Returns rows in columns that are as wide as their widest cell, three blanks apart.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Descriptor, Diagnostic, Digest, Platform, SourceText};
+use super::{Descriptor, Diagnostic, Digest, Platform, Rung, SourceText, StorageDriver};
 
 /// One line of work that is shown: a step, or a task around the steps (resolving a base, exporting, pushing).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,8 +19,13 @@ pub enum Stream {
 pub enum Event {
     /// The Dockerfile that diagnostics point into.
     Source(SourceText),
-    /// Threads may exist from here on: a live display may start its clock.
-    Entered,
+    /// Steps are going to be executed. Threads may exist from here on: a live display may start its clock.
+    Entered {
+        rung: Rung,
+        driver: StorageDriver,
+        /// Why not a better one, and what is lacking: one short text each, the most telling first.
+        reasons: Vec<String>,
+    },
     /// A vertex exists. `name` is a full line such as `[build 2/5] RUN make`.
     Declared {
         vertex: VertexId,

@@ -11,6 +11,7 @@ mod digest;
 mod event;
 mod exit;
 mod git;
+mod isolation;
 mod key;
 mod ledger;
 mod nearest;
@@ -30,6 +31,7 @@ pub use git::{
     GitPlace, GitRef, GitRefError, GitTimes, check_commit, is_commit, percent_decoded, shown_url,
     split_credentials, without_passwords,
 };
+pub use isolation::{RequiredIsolation, Rung, StorageDriver, UnknownName};
 pub use key::{CacheKey, KeyBuilder, KeyComponent};
 pub use ledger::{Attributes, DeviceNumber, FileId, Ledger, Ownership, mode_on_disk};
 pub use nearest::nearest;

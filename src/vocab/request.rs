@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{GitRef, ImageRef, Platform};
+use super::{GitRef, ImageRef, Platform, RequiredIsolation, Rung, StorageDriver};
 
 /// Everything that one `builder build` means.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ pub struct BuildRequest {
     /// Lines for /etc/hosts of RUN: name, address.
     pub add_hosts: Vec<(String, String)>,
     pub network: NetworkMode,
+    /// How commands are confined; `None`: as well as this machine can.
+    pub isolation: Option<Rung>,
+    pub required_isolation: RequiredIsolation,
+    /// How roots are put together; `None`: by overlayfs where it works.
+    pub storage_driver: Option<StorageDriver>,
     pub allowed: Allowed,
     /// By id; the last of an id counts.
     pub secrets: Vec<(String, SecretSource)>,

@@ -1,0 +1,152 @@
+//! What a rung is good for once it is entered: everything that a command needs is done here, in a child that was made for it.
+//!
+//! A refusal of what no command can do without is a [`Trouble`], a refusal of anything else a [`Lack`].
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, fchown, makedev, memfd_create, mknodat};
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::set_parent_process_death_signal;
+use rustix::process::{Gid, Signal, Uid, chroot, fchdir, pivot_root};
+use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::vocab::Rung;
+
+use super::enter::unshare;
+use super::lack::{Lack, Lacks};
+use super::mount::{Attributes, Mount};
+use super::trial::attempt;
+use super::trouble::{By, Call, Trouble};
+use super::{filter, network};
+
+/// The first version of Landlock that knows scopes (Linux 6.12).
+const SCOPES: u32 = 6;
+
+/// Does what commands of this rung need. The process has entered it, and is not needed afterwards.
+pub(super) fn examine(rung: Rung) -> Result<Lacks, Trouble> {
+    // A change of ids has cleared it.
+    set_parent_process_death_signal(Some(Signal::KILL)).ok();
+    let mut lacks = Lacks::default();
+    match landlock_version() {
+        0 => {
+            // Namespaces hide the files of others by themselves.
+            lacks.add(if rung.has_namespaces() {
+                Lack::SocketScope
+            } else {
+                Lack::Landlock
+            });
+        }
+        version if version < SCOPES => lacks.add(Lack::SocketScope),
+        _ => {}
+    }
+    if rung.has_namespaces() {
+        unshare(UnshareFlags::NEWPID).by(Call::UnsharePid)?;
+        // Its pid namespace is that of children only.
+        lacks = lacks.and(attempt(|| namespaces(rung))?);
+    } else {
+        lacks.add(Lack::PidNamespace);
+        if rung == Rung::Chroot {
+            attempt(real_ids)?;
+        }
+    }
+    if rung == Rung::Paths {
+        attempt(resolution)?;
+    }
+    Ok(lacks)
+}
+
+/// What init's inner half does.
+fn namespaces(rung: Rung) -> Result<Lacks, Trouble> {
+    let mut lacks = Lacks::default();
+    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
+        .by(Call::UnshareOthers)?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .by(Call::Propagation)?;
+    if Mount::create("proc", &[], Attributes::empty()).is_err() {
+        lacks.add(Lack::Proc);
+        Mount::copy_tree(CWD, Path::new("/proc")).by(Call::CopyMount)?;
+    }
+    if Mount::create("devpts", &[], Attributes::empty()).is_err() {
+        lacks.add(Lack::Terminals);
+    }
+    if Mount::create("mqueue", &[], Attributes::empty()).is_err() {
+        lacks.add(Lack::MessageQueues);
+    }
+
+    let root = Mount::create("tmpfs", &[], Attributes::empty()).by(Call::MakeMount)?;
+    root.attach_over("/").by(Call::AttachMount)?;
+    // In a user namespace nobody expects it.
+    let node = mknodat(
+        &root,
+        "node",
+        FileType::CharacterDevice,
+        Mode::RUSR,
+        makedev(1, 3),
+    );
+    if rung == Rung::Ns && node.is_err() {
+        lacks.add(Lack::DeviceFiles);
+    }
+    // A process whose root was changed by `chroot` may make no user namespace, so before that.
+    if unshare(UnshareFlags::NEWNET).is_err() || network::loopback_up().is_err() {
+        lacks.add(Lack::Loopback);
+    }
+    fchdir(&root).by(Call::AttachMount)?;
+    match pivot_root(".", ".") {
+        Ok(()) => unmount(".", UnmountFlags::DETACH).by(Call::AttachMount)?,
+        Err(_) => {
+            lacks.add(Lack::PivotRoot);
+            chroot(".").by(Call::Chroot)?;
+        }
+    }
+    filter::install(&filter::program()).by(Call::Filter)?;
+    Ok(lacks)
+}
+
+/// What a change of the root directory is good for: other ids have to be real ones.
+fn real_ids() -> Result<Lacks, Trouble> {
+    chroot("/").by(Call::Chroot)?;
+    let file = memfd_create("probe", MemfdFlags::CLOEXEC).by(Call::Chown)?;
+    let one = (Uid::from_raw(1), Gid::from_raw(1));
+    fchown(&file, Some(one.0), Some(one.1)).by(Call::Chown)?;
+    set_thread_groups(&[]).by(Call::SetIds)?;
+    set_thread_res_gid(one.1, one.1, one.1).by(Call::SetIds)?;
+    set_thread_res_uid(one.0, one.0, one.0).by(Call::SetIds)?;
+    Ok(Lacks::default())
+}
+
+/// Paths below a directory of the supervisor's.
+fn resolution() -> Result<Lacks, Trouble> {
+    let open = || {
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::fs::openat2(
+            root.as_fd(),
+            "..",
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            rustix::fs::ResolveFlags::IN_ROOT | rustix::fs::ResolveFlags::NO_MAGICLINKS,
+        )
+        .map(drop)
+    };
+    Result::<(), Errno>::by(open(), Call::ResolveBeneath)?;
+    Ok(Lacks::default())
+}
+
+/// Returns the version of Landlock's interface; 0 if there is none, or it is switched off.
+pub fn landlock_version() -> u32 {
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with this flag the call reads nothing through the pointer.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u64>(),
+            0_usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).unwrap_or(0)
+}
