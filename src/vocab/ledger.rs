@@ -6,7 +6,10 @@
 //! set-id bits are not there. So a mode without these rights, or with set-id bits, needs an entry.
 //!
 //! Files are known by what the kernel knows them by, so that renames and hard links need no book-keeping; the time of birth
-//! tells a file from an earlier one whose inode number it has.
+//! tells a file from an earlier one whose inode number it has. An entry may leave the birth out: then it is that of whatever
+//! file has the number. Two kinds of files need that: those of file systems that tell no births, and those that a mounted
+//! overlay shows of its lower directories, which keep their number and change their birth when they are copied up. No other
+//! file can get a number of theirs, because the lower file stays.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -46,19 +49,38 @@ pub struct Ledger {
     files: HashMap<FileId, Attributes>,
 }
 
+impl FileId {
+    /// Returns what stands for the file whenever it was born.
+    pub fn without_birth(self) -> FileId {
+        FileId {
+            birth: (0, 0),
+            ..self
+        }
+    }
+}
+
 impl Ledger {
-    /// Returns what was written down about a file.
+    /// Returns what was written down about a file, else about whatever file has its number.
     pub fn get(&self, file: &FileId) -> Option<&Attributes> {
-        self.files.get(file)
+        self.files
+            .get(file)
+            .or_else(|| self.files.get(&file.without_birth()))
     }
 
-    /// Writes down what a file is. Attributes that the disk shows by itself (see [`Attributes::is_plain`]) need no entry.
+    /// Writes down what a file is. Attributes that the disk shows by itself (see [`Attributes::is_plain`]) need no entry. An
+    /// entry without a birth stays one.
     pub fn insert(&mut self, file: FileId, attributes: Attributes) {
-        self.files.insert(file, attributes);
+        let known = match self.files.contains_key(&file.without_birth()) {
+            true => file.without_birth(),
+            false => file,
+        };
+        self.files.insert(known, attributes);
     }
 
+    /// Forgets a file, however it is known.
     pub fn remove(&mut self, file: &FileId) -> Option<Attributes> {
-        self.files.remove(file)
+        let known = self.files.remove(file);
+        self.files.remove(&file.without_birth()).or(known)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&FileId, &Attributes)> {
@@ -124,6 +146,31 @@ mod tests {
         ] {
             assert_eq!(mode_on_disk(mode, is_directory), expected, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn an_entry_without_a_birth_is_of_whatever_file_has_the_number() {
+        let file = |birth| FileId {
+            device: (1, 2),
+            inode: 3,
+            birth,
+        };
+        let owned = |uid| Attributes {
+            uid,
+            ..Attributes::default()
+        };
+        let mut ledger = Ledger::default();
+        ledger.insert(file((5, 0)), owned(1));
+        assert_eq!(ledger.get(&file((6, 0))), None);
+        ledger.insert(file((0, 0)), owned(2));
+        assert_eq!(ledger.get(&file((5, 0))), Some(&owned(1)));
+        assert_eq!(ledger.get(&file((6, 0))), Some(&owned(2)));
+        // Known by its number before it is copied up, and so afterwards.
+        ledger.insert(file((6, 0)), owned(3));
+        assert_eq!(ledger.get(&file((7, 0))), Some(&owned(3)));
+        ledger.remove(&file((7, 0)));
+        assert_eq!(ledger.get(&file((6, 0))), None);
+        assert_eq!(ledger.len(), 1);
     }
 
     #[test]
