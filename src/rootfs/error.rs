@@ -30,6 +30,9 @@ pub enum RootfsError {
         #[source]
         source: io::Error,
     },
+    /// The file beside a layer directory says what its files are; without it nobody knows.
+    #[error("`{path}` is damaged")]
+    Sidecar { path: String },
     #[error("`{path}` is not a directory")]
     NotADirectory { path: String },
     #[error("`{path}` is not a regular file")]

@@ -1,8 +1,9 @@
-//! What a directory entry is: `fstatat` in the words of [`Entry`](crate::layer::Entry). No I/O.
+//! What a directory entry is: `fstatat` and `statx` in the words of [`Entry`](crate::layer::Entry). No I/O.
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Statx};
 
 use crate::layer::Mtime;
+use crate::vocab::Attributes;
 
 /// One file's metadata, links not followed unless the caller did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +42,30 @@ impl Stat {
     pub fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
     }
+
+    /// Returns what the file is in the image, where the disk does not say all of it: what was written down, else user 0's and
+    /// group 0's. Marks of overlayfs stay what they are.
+    pub(super) fn in_image(mut self, known: Option<&Attributes>) -> Stat {
+        (self.uid, self.gid) = (0, 0);
+        let Some(known) = known else {
+            return self;
+        };
+        (self.uid, self.gid, self.mode) = (known.uid, known.gid, known.mode);
+        if let Some(device) = known.device {
+            self.kind = match device.is_block {
+                true => FileKind::BlockDevice,
+                false => FileKind::CharDevice,
+            };
+            self.rdev = (device.major, device.minor);
+            self.size = 0;
+        }
+        self
+    }
 }
 
-impl From<rustix::fs::Stat> for Stat {
-    fn from(stat: rustix::fs::Stat) -> Stat {
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+impl FileKind {
+    fn of(mode: u32) -> FileKind {
+        match FileType::from_raw_mode(mode) {
             FileType::Directory => FileKind::Directory,
             FileType::Symlink => FileKind::Symlink,
             FileType::CharacterDevice => FileKind::CharDevice,
@@ -53,9 +73,35 @@ impl From<rustix::fs::Stat> for Stat {
             FileType::Fifo => FileKind::Fifo,
             FileType::Socket => FileKind::Socket,
             FileType::RegularFile | FileType::Unknown => FileKind::File,
-        };
+        }
+    }
+}
+
+impl From<&Statx> for Stat {
+    fn from(stat: &Statx) -> Stat {
+        let mode = u32::from(stat.stx_mode);
         Stat {
-            kind,
+            kind: FileKind::of(mode),
+            mode: mode & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: stat.stx_size,
+            mtime: Mtime {
+                seconds: stat.stx_mtime.tv_sec,
+                nanoseconds: stat.stx_mtime.tv_nsec,
+            },
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            links: u64::from(stat.stx_nlink),
+            rdev: (stat.stx_rdev_major, stat.stx_rdev_minor),
+        }
+    }
+}
+
+impl From<rustix::fs::Stat> for Stat {
+    fn from(stat: rustix::fs::Stat) -> Stat {
+        Stat {
+            kind: FileKind::of(stat.st_mode),
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
