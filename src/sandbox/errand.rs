@@ -4,6 +4,7 @@
 //! u8 1 | stub, with two descriptors        remember it: remove it when the command has ended
 //! u8 2                                     map the ids of my user namespace
 //! u8 3, with one descriptor                register the emulators in this mount and keep it
+//! u8 4 | u64 capabilities, with two          supervise me: a listener, and my root
 //!
 //! answer: u8 0, or a report of what failed
 //! ```
@@ -37,6 +38,16 @@ pub(super) enum Errand {
     Remember(Stub),
     MapIds,
     Register(Mount),
+    Supervise(Supervise),
+}
+
+/// What the supervisor needs of the command.
+#[derive(Debug)]
+pub(super) struct Supervise {
+    pub(super) listener: OwnedFd,
+    pub(super) root: OwnedFd,
+    /// What the command may have.
+    pub(super) capabilities: u64,
 }
 
 /// Makes both ends.
@@ -64,6 +75,12 @@ impl Errands {
 
     pub(super) fn register(&self, instance: &Mount) -> Result<(), Failure> {
         self.ask(&[3], &[instance.as_fd()])
+    }
+
+    pub(super) fn supervise(&self, request: &Supervise) -> Result<(), Failure> {
+        let mut message = vec![4];
+        message.extend(request.capabilities.to_le_bytes());
+        self.ask(&message, &[request.listener.as_fd(), request.root.as_fd()])
     }
 
     fn ask(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
@@ -116,6 +133,11 @@ fn decode(what: u8, rest: &[u8], mut fds: Vec<OwnedFd>) -> Option<Errand> {
         (1, _) => Errand::Remember(Stub::decode(rest, fds)?),
         (2, 0) => Errand::MapIds,
         (3, 1) => Errand::Register(Mount::from_fd(fds.pop()?)),
+        (4, 2) => Errand::Supervise(Supervise {
+            root: fds.pop()?,
+            listener: fds.pop()?,
+            capabilities: u64::from_le_bytes(rest.try_into().ok()?),
+        }),
         _ => return None,
     })
 }

@@ -16,20 +16,47 @@ compile_error!("the system call tables have no column for this architecture");
 /// One BPF instruction.
 pub(super) type Instruction = libc::sock_filter;
 
+/// The ways into the kernel that a program can be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a machine has the gates of its own family")
+)]
+pub(super) enum Gate {
+    X86_64,
+    X32,
+    I386,
+    Arm64,
+    Arm,
+}
+
+/// The code for each range of numbers, by the first of them, ascending, the first at 0.
+pub(super) struct Verdicts {
+    pub(super) segments: Vec<(u32, Vec<Instruction>)>,
+}
+
+impl Verdicts {
+    /// The same for every number.
+    pub(super) fn all(code: Vec<Instruction>) -> Verdicts {
+        Verdicts {
+            segments: vec![(0, code)],
+        }
+    }
+}
+
 /// Marks calls of the x32 ABI, which share their architecture with x86-64.
-#[cfg(any(test, target_arch = "x86_64"))]
 const X32_BIT: u32 = 0x4000_0000;
 /// Where arm's private calls begin.
 const ARM_PRIVATE: u32 = 0x000f_0000;
 
 #[cfg(any(test, target_arch = "x86_64"))]
-const ARCH_X86_64: u32 = 0xc000_003e;
+pub(super) const ARCH_X86_64: u32 = 0xc000_003e;
 #[cfg(any(test, target_arch = "x86_64"))]
-const ARCH_I386: u32 = 0x4000_0003;
+pub(super) const ARCH_I386: u32 = 0x4000_0003;
 #[cfg(any(test, target_arch = "aarch64"))]
-const ARCH_ARM64: u32 = 0xc000_00b7;
+pub(super) const ARCH_ARM64: u32 = 0xc000_00b7;
 #[cfg(any(test, target_arch = "aarch64"))]
-const ARCH_ARM: u32 = 0x4000_0028;
+pub(super) const ARCH_ARM: u32 = 0x4000_0028;
 
 /// Offsets in `struct seccomp_data`, the last one on little-endian machines.
 const OFFSET_NUMBER: u32 = 0;
@@ -38,14 +65,14 @@ const OFFSET_ARGUMENT_0: u32 = 16;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+pub(super) const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+pub(super) const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+pub(super) const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
@@ -63,37 +90,59 @@ enum Verdict {
 }
 
 /// Returns the filter for this machine.
-#[cfg(target_arch = "x86_64")]
 pub(super) fn program() -> Vec<Instruction> {
-    x86_program()
+    by_abi(&confinement)
 }
 
-/// Returns the filter for this machine.
+/// Returns a program for this machine that finds the code for each number of each gate.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn by_abi(of: &dyn Fn(Gate) -> Verdicts) -> Vec<Instruction> {
+    x86_program(of)
+}
+
+/// Returns a program for this machine that finds the code for each number of each gate.
 #[cfg(target_arch = "aarch64")]
-pub(super) fn program() -> Vec<Instruction> {
-    arm_program()
+pub(super) fn by_abi(of: &dyn Fn(Gate) -> Verdicts) -> Vec<Instruction> {
+    arm_program(of)
+}
+
+/// Returns what a command may do.
+fn confinement(gate: Gate) -> Verdicts {
+    let (abi, marker) = match gate {
+        Gate::X86_64 => (Abi::X86_64, 0),
+        Gate::X32 => (Abi::X32, X32_BIT),
+        Gate::I386 => (Abi::I386, 0),
+        Gate::Arm64 => (Abi::Arm64, 0),
+        Gate::Arm => (Abi::Arm, 0),
+    };
+    Verdicts {
+        segments: segments(abi, marker)
+            .into_iter()
+            .map(|(first, verdict)| (first, leaf(verdict)))
+            .collect(),
+    }
 }
 
 #[cfg(any(test, target_arch = "x86_64"))]
-fn x86_program() -> Vec<Instruction> {
+fn x86_program(of: &dyn Fn(Gate) -> Verdicts) -> Vec<Instruction> {
     let mut native = vec![load(OFFSET_NUMBER)];
     native.extend(either(
         IF_AT_LEAST,
         X32_BIT,
-        search(&segments(Abi::X32, X32_BIT)),
-        search(&segments(Abi::X86_64, 0)),
+        search(&of(Gate::X32).segments),
+        search(&of(Gate::X86_64).segments),
     ));
     let mut compat = vec![load(OFFSET_NUMBER)];
-    compat.extend(search(&segments(Abi::I386, 0)));
+    compat.extend(search(&of(Gate::I386).segments));
     by_architecture(ARCH_X86_64, native, ARCH_I386, compat)
 }
 
 #[cfg(any(test, target_arch = "aarch64"))]
-fn arm_program() -> Vec<Instruction> {
+fn arm_program(of: &dyn Fn(Gate) -> Verdicts) -> Vec<Instruction> {
     let mut native = vec![load(OFFSET_NUMBER)];
-    native.extend(search(&segments(Abi::Arm64, 0)));
+    native.extend(search(&of(Gate::Arm64).segments));
     let mut compat = vec![load(OFFSET_NUMBER)];
-    compat.extend(search(&segments(Abi::Arm, 0)));
+    compat.extend(search(&of(Gate::Arm).segments));
     by_architecture(ARCH_ARM64, native, ARCH_ARM, compat)
 }
 
@@ -157,11 +206,11 @@ fn segments(abi: Abi, marker: u32) -> Vec<(u32, Verdict)> {
     segments
 }
 
-/// Returns code that finds the segment of the number in the accumulator and returns its verdict.
-fn search(segments: &[(u32, Verdict)]) -> Vec<Instruction> {
+/// Returns code that finds the segment of the number in the accumulator and runs its code.
+fn search(segments: &[(u32, Vec<Instruction>)]) -> Vec<Instruction> {
     match segments {
         [] => vec![end(DENY)],
-        [(_, verdict)] => leaf(*verdict),
+        [(_, code)] => code.clone(),
         _ => {
             let (low, high) = segments.split_at(segments.len() / 2);
             either(IF_AT_LEAST, high[0].0, search(high), search(low))
@@ -234,7 +283,12 @@ fn load(offset: u32) -> Instruction {
     }
 }
 
-fn jump_if(compare: u16, value: u32, jt: u8, jf: u8) -> Instruction {
+/// Returns code that loads the low 32 bits of an argument.
+pub(super) fn load_argument(number: u8) -> Instruction {
+    load(OFFSET_ARGUMENT_0 + 8 * u32::from(number))
+}
+
+pub(super) fn jump_if(compare: u16, value: u32, jt: u8, jf: u8) -> Instruction {
     Instruction {
         code: compare,
         jt,
@@ -243,7 +297,7 @@ fn jump_if(compare: u16, value: u32, jt: u8, jf: u8) -> Instruction {
     }
 }
 
-fn end(verdict: u32) -> Instruction {
+pub(super) fn end(verdict: u32) -> Instruction {
     Instruction {
         code: RETURN,
         jt: 0,
@@ -288,11 +342,20 @@ fn last_errno() -> Errno {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would.
     fn verdict(program: &[Instruction], arch: u32, number: u32, argument: u64) -> u32 {
+        run(program, arch, number, [argument, 0, 0, 0, 0, 0])
+    }
+
+    /// Runs the program as the kernel would.
+    pub(in crate::sandbox) fn run(
+        program: &[Instruction],
+        arch: u32,
+        number: u32,
+        arguments: [u64; 6],
+    ) -> u32 {
         let mut at = 0;
         let mut accumulator = 0;
         loop {
@@ -311,7 +374,9 @@ mod tests {
                     accumulator = match k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCH => arch,
-                        OFFSET_ARGUMENT_0 => argument as u32,
+                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0) % 8 == 0 => {
+                            arguments[((k - OFFSET_ARGUMENT_0) / 8) as usize] as u32
+                        }
                         other => panic!("load from {other}"),
                     }
                 }
@@ -327,8 +392,8 @@ mod tests {
 
     fn check(arch: u32, number: u32, argument: u64, expected: u32) {
         let program = match arch {
-            ARCH_ARM64 | ARCH_ARM => arm_program(),
-            _ => x86_program(),
+            ARCH_ARM64 | ARCH_ARM => arm_program(&confinement),
+            _ => x86_program(&confinement),
         };
         assert_eq!(
             verdict(&program, arch, number, argument),
@@ -346,7 +411,7 @@ mod tests {
             (Abi::Arm64, ARCH_ARM64, 0),
             (Abi::Arm, ARCH_ARM, 0),
         ];
-        let (x86, arm) = (x86_program(), arm_program());
+        let (x86, arm) = (x86_program(&confinement), arm_program(&confinement));
         for (abi, arch, marker) in abis {
             let program = if arch == ARCH_ARM64 || arch == ARCH_ARM {
                 &arm

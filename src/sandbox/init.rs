@@ -19,9 +19,11 @@ use rustix::process::{
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+use crate::vocab::Ledger;
+
 use super::control;
 use super::emulate::{self, Registered};
-use super::errand::{self, Desk, Errand, Errands};
+use super::errand::{self, Desk, Errand, Errands, Supervise};
 use super::inner::{self, Handover};
 use super::instructions::Instructions;
 use super::mount::Mount;
@@ -29,6 +31,7 @@ use super::order::Order;
 use super::report::{At, Failure, Report, Stage};
 use super::role::INIT;
 use super::stub::Stubs;
+use super::supervise::{Plan, Supervision, passing};
 use super::view::{Cgroups, Targets};
 
 /// Performs the role of init.
@@ -62,20 +65,34 @@ fn serve(control: &UnixStream) -> i32 {
     let mut stubs = Stubs::default();
     let ended = run(control, &mut stubs);
     stubs.remove();
-    let report = match ended {
-        Ok(Some(report)) => report,
+    let (report, ledger) = match ended {
+        Ok(Some(outcome)) => (outcome.report, outcome.ledger),
         // Nobody is there to be told.
         Ok(None) => return 1,
-        Err(failure) => Report::Failed(failure),
+        Err(failure) => (Report::Failed(failure), None),
     };
-    match control::pass(control, &report.encode(), &[]) {
+    let (report, ledger) = match ledger.map(|ledger| passing::pack(&ledger)).transpose() {
+        Ok(ledger) => (report, ledger),
+        Err(errno) => {
+            let failure = Err::<(), _>(errno).at(Stage::Ledger, "");
+            (Report::Failed(failure.expect_err("just made")), None)
+        }
+    };
+    let ledger: Vec<_> = ledger.iter().map(AsFd::as_fd).collect();
+    match control::pass(control, &report.encode(), &ledger) {
         Ok(()) => 0,
         Err(_) => 1,
     }
 }
 
+/// How it ended, and what the files of a supervised command are then.
+struct Outcome {
+    report: Report,
+    ledger: Option<Ledger>,
+}
+
 /// Returns `None` if the builder left.
-fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failure> {
+fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Outcome>, Failure> {
     let (bytes, fds) = control::receive(control).at(Stage::Instructions, "")?;
     let Some(order) = Order::decode(&bytes) else {
         return Err(Errno::BADMSG).at(Stage::Instructions, "");
@@ -86,7 +103,7 @@ fn run(control: &UnixStream, stubs: &mut Stubs) -> Result<Option<Report>, Failur
         Order::TryEmulation => {
             supervised(
                 control,
-                Vec::new(),
+                Charge::default(),
                 stubs,
                 |_, errands| match emulate::enter(&errands) {
                     Ok(()) => Report::Exited(0),
@@ -102,7 +119,7 @@ fn run_command(
     instructions: Box<Instructions>,
     fds: Vec<OwnedFd>,
     stubs: &mut Stubs,
-) -> Result<Option<Report>, Failure> {
+) -> Result<Option<Outcome>, Failure> {
     if fds.len() != instructions.descriptors() {
         return Err(Errno::BADMSG).at(Stage::Instructions, "descriptors");
     }
@@ -118,12 +135,18 @@ fn run_command(
         .map(|architecture| (architecture.clone(), next()))
         .collect();
 
+    let plan = match instructions.supervised {
+        None => None,
+        Some(_) => instructions.supervision(passing::unpack(next()).at(Stage::Ledger, "")?),
+    };
+    let charge = Charge { emulators, plan };
+
     let cgroups = Cgroups::of_this_machine();
     // SAFETY: not FILES, the flag that the function warns of.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.at(Stage::Namespaces, "pid")?;
     let targets = Targets::find(root.as_fd(), stubs)?;
     // What the inner half has is in this process no longer: the builder reads the output to its end, and secrets are dropped.
-    supervised(control, emulators, stubs, move |status, errands| {
+    supervised(control, charge, stubs, move |status, errands| {
         inner::become_command(
             Handover {
                 root: Mount::from_fd(root),
@@ -140,17 +163,24 @@ fn run_command(
     })
 }
 
+/// What the outer half is to do for the inner one.
+#[derive(Default)]
+struct Charge {
+    emulators: Vec<Registered>,
+    plan: Option<Plan>,
+}
+
 /// Forks the inner half and waits for its end. `inner` is done by it alone, and what it owns is dropped here.
 fn supervised(
     control: &UnixStream,
-    emulators: Vec<Registered>,
+    charge: Charge,
     stubs: &mut Stubs,
     inner: impl FnOnce(&PipeWriter, Errands) -> Report,
-) -> Result<Option<Report>, Failure> {
+) -> Result<Option<Outcome>, Failure> {
     let (status, inner_status) = std::io::pipe().at(Stage::Fork, "pipe")?;
     let (errands, desk) = errand::pair().at(Stage::Fork, "socketpair")?;
     let Some(child) = fork().at(Stage::Fork, "")? else {
-        drop((status, desk, emulators));
+        drop((status, desk, charge));
         let report = inner(&inner_status, errands);
         // If this cannot be written the outer half is gone, and this process with it.
         (&inner_status).write_all(&report.encode()).ok();
@@ -161,8 +191,9 @@ fn supervised(
         control,
         child,
         desk: Some(desk),
-        emulators,
+        charge,
         instance: None,
+        supervision: None,
         stubs,
     }
     .supervise(status)
@@ -185,15 +216,17 @@ struct Supervisor<'a> {
     child: Pid,
     /// `None` when the inner half has no more errands.
     desk: Option<Desk>,
-    emulators: Vec<Registered>,
+    charge: Charge,
     /// Keeps the emulators known.
     instance: Option<Mount>,
+    /// `None` before it begins, and for commands without.
+    supervision: Option<Supervision>,
     stubs: &'a mut Stubs,
 }
 
 impl Supervisor<'_> {
     /// Waits for the command's end, or brings it about when the builder leaves.
-    fn supervise(mut self, mut status: PipeReader) -> Result<Option<Report>, Failure> {
+    fn supervise(mut self, mut status: PipeReader) -> Result<Option<Outcome>, Failure> {
         let pidfd = match pidfd_open(self.child, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(errno) => {
@@ -218,34 +251,47 @@ impl Supervisor<'_> {
         // All writers are gone: this does not block.
         let mut bytes = Vec::new();
         status.read_to_end(&mut bytes).at(Stage::Fork, "status")?;
-        Ok(Some(if bytes.is_empty() {
+        let report = if bytes.is_empty() {
             ended
         } else {
             Report::decode(&bytes)
                 .ok_or(Errno::BADMSG)
                 .at(Stage::Fork, "status")?
+        };
+        Ok(Some(Outcome {
+            report,
+            ledger: self.supervision.map(Supervision::into_ledger),
         }))
     }
 
     /// Returns whether the builder left before the command ended. Runs errands meanwhile.
     fn wait_for_either(&mut self, pidfd: BorrowedFd<'_>) -> bool {
+        let mut is_over = false;
         loop {
-            let mut fds = Vec::with_capacity(3);
-            fds.push(PollFd::new(self.control, PollFlags::IN | PollFlags::RDHUP));
-            fds.push(PollFd::from_borrowed_fd(pidfd, PollFlags::IN));
-            fds.extend(
-                self.desk
-                    .as_ref()
-                    .map(|desk| PollFd::new(desk, PollFlags::IN)),
-            );
+            let desk = self.desk.as_ref().map(AsFd::as_fd);
+            let held = self
+                .supervision
+                .as_ref()
+                .filter(|_| !is_over)
+                .map(AsFd::as_fd);
+            // What is not there is asked about in another's place, for nothing.
+            let [desk, held] = [desk, held].map(|fd| match fd {
+                Some(fd) => PollFd::from_borrowed_fd(fd, PollFlags::IN),
+                None => PollFd::from_borrowed_fd(pidfd, PollFlags::empty()),
+            });
+            let mut fds = [
+                PollFd::new(self.control, PollFlags::IN | PollFlags::RDHUP),
+                PollFd::from_borrowed_fd(pidfd, PollFlags::IN),
+                desk,
+                held,
+            ];
             match poll(&mut fds, None) {
                 Err(Errno::INTR) => continue,
                 // Cannot happen; ending everything is the safe answer.
                 Err(_) => return true,
                 Ok(_) => {}
             }
-            let [builder, command, errand] =
-                [0, 1, 2].map(|at| fds.get(at).is_some_and(|fd| !fd.revents().is_empty()));
+            let [builder, command, errand, held] = fds.map(|fd| !fd.revents().is_empty());
             if command {
                 return false;
             }
@@ -256,16 +302,19 @@ impl Supervisor<'_> {
             if errand {
                 self.run_errand();
             }
+            if held && let Some(supervision) = &mut self.supervision {
+                // At its end every process of the command is gone, and so is the first, soon.
+                is_over |= !supervision.serve();
+            }
         }
     }
 
     /// Runs one errand; returns whether there may be more.
     fn run_errand(&mut self) -> bool {
-        let Some(desk) = &self.desk else {
+        let Some(desk) = self.desk.take() else {
             return false;
         };
         let Some(errand) = desk.take() else {
-            self.desk = None;
             return false;
         };
         let done = errand.and_then(|errand| match errand {
@@ -275,13 +324,28 @@ impl Supervisor<'_> {
             }
             Errand::MapIds => emulate::map_ids(self.child),
             Errand::Register(instance) => {
-                let done = emulate::register(&instance, &self.emulators);
+                let done = emulate::register(&instance, &self.charge.emulators);
                 self.instance = Some(instance);
                 done
             }
+            Errand::Supervise(request) => self.begin(request).at(Stage::Supervision, ""),
         });
         desk.answer(done);
+        self.desk = Some(desk);
         true
+    }
+
+    /// Begins to supervise.
+    fn begin(&mut self, request: Supervise) -> Result<(), Errno> {
+        let plan = self.charge.plan.take().ok_or(Errno::INVAL)?;
+        self.supervision = Some(Supervision::new(
+            plan,
+            request.listener,
+            request.root,
+            self.child.as_raw_pid(),
+            request.capabilities,
+        )?);
+        Ok(())
     }
 }
 

@@ -17,10 +17,11 @@ use rustix::process::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::command::Command;
-use super::errand::Errands;
+use super::errand::{Errands, Supervise};
 use super::instructions::Instructions;
 use super::mount::{Mount, mount_id};
 use super::report::{At, Failure, Report, Stage};
+use super::supervise::{listener, traps};
 use super::view::{self, Cgroups, Targets};
 use super::{emulate, filter, limits, network, privileges, walk};
 
@@ -78,11 +79,11 @@ fn prepare(mut handover: Handover<'_>, instructions: &Instructions) -> Result<Co
     let command = Command::new(&instructions.argv, instructions.env.reveal());
     let filter = filter::program();
     close_on_exec_from(3).at(Stage::Streams, "close_range")?;
-    limits::apply(&instructions.limits)?;
+    limits::apply(&instructions.limits_to_set())?;
     if instructions.insecure {
-        give_all(instructions)?;
+        give_all(instructions, &handover.errands)?;
     } else {
-        confine(instructions, was_pivoted, &filter)?;
+        confine(instructions, was_pivoted, &filter, &handover.errands)?;
     }
     // A change of ids clears the signal.
     die_with_parent(handover.status)?;
@@ -94,6 +95,7 @@ fn confine(
     instructions: &Instructions,
     was_pivoted: bool,
     filter: &[filter::Instruction],
+    errands: &Errands,
 ) -> Result<(), Failure> {
     let kept = privileges::kept(was_pivoted);
     privileges::bound(kept).at(Stage::Capabilities, "")?;
@@ -101,15 +103,48 @@ fn confine(
         privileges::leave_abstract_sockets().at(Stage::Filter, "abstract sockets")?;
     }
     filter::install(filter).at(Stage::Filter, "")?;
+    if is_supervised(instructions, errands, kept.bits())? {
+        // It is another user only as far as it is told.
+        return privileges::limit(0, kept).at(Stage::Capabilities, "");
+    }
     become_user(instructions)?;
     privileges::limit(instructions.uid, kept).at(Stage::Capabilities, "")
 }
 
 /// Becomes the user of an insecure command.
-fn give_all(instructions: &Instructions) -> Result<(), Failure> {
+fn give_all(instructions: &Instructions, errands: &Errands) -> Result<(), Failure> {
+    let all = privileges::held().at(Stage::Capabilities, "")?;
+    if is_supervised(instructions, errands, all)? {
+        return privileges::keep_all().at(Stage::Capabilities, "");
+    }
     privileges::keep_over_change_of_user().at(Stage::Capabilities, "")?;
     become_user(instructions)?;
     privileges::keep_all().at(Stage::Capabilities, "")
+}
+
+/// Has the outer half supervise this process from here on, if that is wanted. Until the command is executed it lets pass
+/// everything.
+fn is_supervised(
+    instructions: &Instructions,
+    errands: &Errands,
+    capabilities: u64,
+) -> Result<bool, Failure> {
+    let Some(mode) = instructions.supervised else {
+        return Ok(false);
+    };
+    let root = open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .at(Stage::Supervision, "/")?;
+    let listener = listener::install(&traps::program(mode)).at(Stage::Supervision, "listener")?;
+    errands.supervise(&Supervise {
+        listener,
+        root,
+        capabilities,
+    })?;
+    Ok(true)
 }
 
 fn become_user(instructions: &Instructions) -> Result<(), Failure> {

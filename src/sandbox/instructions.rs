@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, fstat};
 
-use crate::vocab::{NetworkMode, Secret, Security};
+use crate::vocab::{Ledger, NetworkMode, Secret, Security};
 
 use super::control;
 use super::error::RunError;
 use super::foreign;
 use super::limits::{self, Limit};
 use super::spec::{DeviceNode, MountSource, RunSpec};
+use super::supervise::{Mode, Plan};
 use super::walk::Kind;
 
 /// [`RunSpec`] as init sees it: checked, without descriptors.
@@ -34,6 +35,8 @@ pub(super) struct Instructions {
     pub(super) devices: Vec<DeviceNode>,
     /// Architectures.
     pub(super) emulators: Vec<String>,
+    /// What the supervisor answers; its ledger comes as a descriptor.
+    pub(super) supervised: Option<Mode>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +188,7 @@ impl Instructions {
                 .iter()
                 .map(|emulator| emulator.architecture.clone())
                 .collect(),
+            supervised: spec.ledger.as_ref().map(|_| Mode::Light),
         };
         if instructions.descriptors() > control::DESCRIPTORS {
             return wrong(format!(
@@ -197,7 +201,31 @@ impl Instructions {
 
     /// Returns how many descriptors come along.
     pub(super) fn descriptors(&self) -> usize {
-        3 + self.trees() + self.emulators.len()
+        3 + self.trees() + self.emulators.len() + usize::from(self.supervised.is_some())
+    }
+
+    /// Returns the limits that the command really has: one of them carries a supervised process's credentials, and is only told.
+    pub(super) fn limits_to_set(&self) -> Vec<Limit> {
+        let mut limits = self.limits.clone();
+        limits.retain(|limit| self.supervised.is_none() || limit.resource != limits::LOCKS);
+        limits
+    }
+
+    /// Returns how the command is to be supervised, if at all.
+    pub(super) fn supervision(&self, ledger: Ledger) -> Option<Plan> {
+        let told = self
+            .limits
+            .iter()
+            .rfind(|limit| limit.resource == limits::LOCKS);
+        Some(Plan {
+            mode: self.supervised?,
+            uid: self.uid,
+            gid: self.gid,
+            groups: self.groups.clone(),
+            insecure: self.insecure,
+            locks: told.map_or((u64::MAX, u64::MAX), |limit| (limit.soft, limit.hard)),
+            ledger,
+        })
     }
 
     pub(super) fn trees(&self) -> usize {

@@ -55,6 +55,9 @@ pub(super) fn resolve(ulimits: &[Ulimit]) -> Result<Vec<Limit>, RunError> {
         .collect()
 }
 
+/// What the kernel's number of a name is.
+pub(super) const LOCKS: u32 = libc::RLIMIT_LOCKS;
+
 /// Sets the limits of this process. What may not be raised stays at the present hard limit.
 pub(super) fn apply(limits: &[Limit]) -> Result<(), Failure> {
     for limit in limits {

@@ -61,6 +61,7 @@ mod signals;
 mod spec;
 mod stub;
 mod subordinate;
+mod supervise;
 mod survey;
 mod syscalls;
 mod trial;
@@ -84,7 +85,9 @@ pub use network::{hosts_file, resolv_conf};
 pub use role::run_internal_role;
 pub use run::{emulators_work, run};
 pub use signals::{end_after, raise_on_signals};
-pub use spec::{DeviceNode, DevicePermissions, Emulator, Exit, MountSource, RunMount, RunSpec};
+pub use spec::{
+    DeviceNode, DevicePermissions, Emulator, Ended, Exit, MountSource, RunMount, RunSpec,
+};
 pub use survey::{Choice, Finding, Wanted, choose, survey};
 
 pub use crate::vocab::Rung;

@@ -4,10 +4,12 @@
 //! order: u8 0, or 1 and the instructions                                                  (see `wire` for the pieces)
 //! instructions: argv | env (name, value) | cwd | uid | gid | groups | hostname | private network | resolv.conf | hosts
 //!               | u64 shm size | limits (u32 resource, u64 soft, u64 hard) | insecure | mounts | devices | emulators
+//!               | u8 0 not supervised, 1 light, 2 full
 //! mount:  target | u8 1, directory, read-only  or  u8 2, size or none  or  u8 3, content, mode, uid, gid
 //! device: source | path | read | write | mknod | uid, gid, mode or none
 //! emulator: architecture
-//! descriptors, in this order: root, stdout, stderr, one for each tree among the mounts, one for each emulator
+//! descriptors, in this order: root, stdout, stderr, one for each tree among the mounts, one for each emulator,
+//! the ledger of a supervised command
 //! ```
 
 use std::ffi::OsStr;
@@ -19,6 +21,7 @@ use crate::vocab::Secret;
 use super::instructions::{Instructions, PlannedMount, PlannedSource};
 use super::limits::Limit;
 use super::spec::{DeviceNode, DevicePermissions};
+use super::supervise::Mode;
 use super::wire::{Reader, Writer};
 
 /// What init is started for.
@@ -84,6 +87,11 @@ impl Instructions {
         writer.list(&self.emulators, |writer, architecture| {
             writer.bytes(architecture.as_bytes());
         });
+        writer.0.push(match self.supervised {
+            None => 0,
+            Some(Mode::Light) => 1,
+            Some(Mode::Full) => 2,
+        });
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Instructions> {
@@ -115,6 +123,12 @@ impl Instructions {
             })?,
             devices: reader.list(read_device)?,
             emulators: reader.list(Reader::string)?,
+            supervised: match reader.byte()? {
+                0 => None,
+                1 => Some(Mode::Light),
+                2 => Some(Mode::Full),
+                _ => return None,
+            },
         })
     }
 }
@@ -256,6 +270,7 @@ mod tests {
                 mode: Some(0o600),
             }],
             emulators: vec!["arm64".into()],
+            supervised: Some(Mode::Light),
         }
     }
 

@@ -90,6 +90,11 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errn
     set_thread_res_uid(uid, uid, uid)
 }
 
+/// Returns all that this process has.
+pub(super) fn held() -> Result<u64, Errno> {
+    Ok(capabilities(None)?.permitted.bits())
+}
+
 /// Has the change of user leave the capabilities as they are.
 pub(super) fn keep_over_change_of_user() -> Result<(), Errno> {
     rustix::thread::set_keep_capabilities(true)

@@ -48,10 +48,12 @@ pub(super) enum Stage {
     Instance,
     Emulator,
     Errand,
+    Supervision,
+    Ledger,
 }
 
 impl Stage {
-    const ALL: [Stage; 29] = [
+    const ALL: [Stage; 31] = [
         Stage::Instructions,
         Stage::Namespaces,
         Stage::MountPoints,
@@ -81,6 +83,8 @@ impl Stage {
         Stage::Instance,
         Stage::Emulator,
         Stage::Errand,
+        Stage::Supervision,
+        Stage::Ledger,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -114,6 +118,8 @@ impl Stage {
             Stage::Instance => "mount a binfmt_misc of its own for emulation",
             Stage::Emulator => "register an emulator",
             Stage::Errand => "reach the other half of init",
+            Stage::Supervision => "supervise the command",
+            Stage::Ledger => "pass on what the files are",
         }
     }
 }

@@ -21,9 +21,10 @@ use super::error::RunError;
 use super::instructions::Instructions;
 use super::mount::Mount;
 use super::order::Order;
-use super::report::{Report, Stage};
+use super::report::{At, Failure, Report, Stage};
 use super::role::INIT;
-use super::spec::{Exit, MountSource, RunSpec};
+use super::spec::{Ended, MountSource, RunSpec};
+use super::supervise::passing;
 use super::{control, enter, executable};
 
 /// How often the flag is looked at.
@@ -44,7 +45,7 @@ pub fn run(
     spec: RunSpec,
     output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
-) -> Result<Exit, RunError> {
+) -> Result<Ended, RunError> {
     if !enter::entered() {
         return Err(RunError::NotEntered);
     }
@@ -53,7 +54,19 @@ pub fn run(
     }
     let instructions = Instructions::new(&spec)?;
     let running = Running::start(&spec, instructions)?;
-    running.finish(output, cancel)?.into_result(&spec)
+    let (report, ledger) = running.finish(output, cancel)?;
+    let exit = report.into_result(&spec)?;
+    let ledger = match spec.ledger {
+        None => None,
+        Some(_) => Some(
+            ledger
+                .ok_or(Errno::BADMSG)
+                .and_then(passing::unpack)
+                .at(Stage::Ledger, "")
+                .map_err(Failure::into_setup)?,
+        ),
+    };
+    Ok(Ended { exit, ledger })
 }
 
 /// Tells whether commands can have emulators here; the error says why not. Blocks for as long as an empty command.
@@ -62,7 +75,7 @@ pub fn emulators_work() -> Result<(), RunError> {
         return Err(RunError::NotEntered);
     }
     let running = Running::spawn(&Order::TryEmulation, &[], [None, None])?;
-    match running.finish(&mut |_, _| (), &Cancel::new())? {
+    match running.finish(&mut |_, _| (), &Cancel::new())?.0 {
         Report::Failed(failure) => Err(failure.into_setup()),
         _ => Ok(()),
     }
@@ -76,6 +89,8 @@ struct Running {
     command: Option<OwnedFd>,
     streams: [(Stream, Option<File>); 2],
     report: Vec<u8>,
+    /// What the files of a supervised command are at its end.
+    ledger: Option<OwnedFd>,
 }
 
 impl Running {
@@ -118,6 +133,15 @@ impl Running {
                 .iter()
                 .map(|emulator| emulator.program.as_fd()),
         );
+        let ledger = match &spec.ledger {
+            None => None,
+            Some(ledger) => Some(
+                passing::pack(ledger)
+                    .at(Stage::Ledger, "")
+                    .map_err(Failure::into_setup)?,
+            ),
+        };
+        fds.extend(ledger.iter().map(AsFd::as_fd));
         let order = Order::Run(Box::new(instructions));
         Running::spawn(&order, &fds, [Some(stdout), Some(stderr)])
     }
@@ -143,6 +167,7 @@ impl Running {
             command: None,
             streams: [(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
             report: Vec::new(),
+            ledger: None,
         };
         control::send(&running.control, &order.encode(), fds).map_err(failed)?;
         Ok(running)
@@ -153,19 +178,20 @@ impl Running {
         mut self,
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
-    ) -> Result<Report, RunError> {
+    ) -> Result<(Report, Option<OwnedFd>), RunError> {
         let was_cancelled = self.follow(output, cancel);
         let status = self.end(output)?;
         if was_cancelled {
             return Err(RunError::Cancelled);
         }
-        Report::decode(&self.report).ok_or_else(|| RunError::Lost {
+        let report = Report::decode(&self.report).ok_or_else(|| RunError::Lost {
             how: match (status.code(), status.signal()) {
                 (Some(code), _) => format!("exit code {code}"),
                 (None, Some(signal)) => format!("signal {signal}"),
                 (None, None) => status.to_string(),
             },
-        })
+        })?;
+        Ok((report, self.ledger.take()))
     }
 
     /// Passes the output on until init closes its end. Returns whether the command was told to end.
@@ -256,10 +282,14 @@ impl Running {
             Ok((0, _)) | Err(_) => false,
             Ok((count, fds)) => {
                 let mut said = &bytes[..count];
-                if let Some(pidfd) = fds.into_iter().next() {
-                    self.command = Some(pidfd);
-                    // The byte that carried it.
-                    said = &said[1..];
+                if let Some(fd) = fds.into_iter().next() {
+                    if self.command.is_none() {
+                        self.command = Some(fd);
+                        // The byte that carried it.
+                        said = &said[1..];
+                    } else {
+                        self.ledger = Some(fd);
+                    }
                 }
                 self.report.extend_from_slice(said);
                 true

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::vocab::{NetworkMode, Secret, Security, Ulimit};
+use crate::vocab::{Ledger, NetworkMode, Secret, Security, Ulimit};
 
 /// A command and all it is given.
 pub struct RunSpec {
@@ -38,6 +38,9 @@ pub struct RunSpec {
     /// of its own, which needs Linux 6.7, in which nobody can make device nodes, and in which no emulator of the machine is
     /// known but these.
     pub emulators: Vec<Emulator>,
+    /// What the files of the root are, where the disk cannot say it. Then the command has one id on this machine, and what it
+    /// is told and what it does about owners, modes and devices goes by the ledger, which comes back with its end.
+    pub ledger: Option<Ledger>,
 }
 
 /// Something mounted while the command runs.
@@ -101,6 +104,14 @@ pub struct Emulator {
     pub program: OwnedFd,
 }
 
+/// What is left of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub exit: Exit,
+    /// There if one was given.
+    pub ledger: Option<Ledger>,
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -125,6 +136,7 @@ impl fmt::Debug for RunSpec {
             .field("security", &self.security)
             .field("devices", &self.devices)
             .field("emulators", &self.emulators)
+            .field("ledger", &self.ledger.as_ref().map(Ledger::len))
             .finish_non_exhaustive()
     }
 }

@@ -10,10 +10,6 @@ pub(super) const N: u32 = u32::MAX;
 
 /// The columns of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "a machine uses the columns of its own family")
-)]
 pub(super) enum Abi {
     X86_64,
     I386,

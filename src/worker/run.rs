@@ -71,6 +71,7 @@ impl Machine<'_> {
             security: run.security,
             devices: std::mem::take(&mut given.devices),
             emulators: self.emulators(run)?,
+            ledger: None,
         };
         let needles = Needles::new(&given.secrets);
         let mut redactors = [needles.redactor(), needles.redactor()];
@@ -103,15 +104,15 @@ impl Machine<'_> {
         tell(Stream::Stderr, stderr.finish());
         // Caches and agents are needed no longer; the layer may take its time.
         drop(given);
-        let exit = ended.map_err(|error| if_full(&layer, run_failed(&error, job)))?;
+        let ended = ended.map_err(|error| if_full(&layer, run_failed(&error, job)))?;
         let command = run.argv.join(" ");
-        let failure = match exit {
+        let failure = match ended.exit {
             Exit::Code(0) => return self.seal(job, layer),
             Exit::Code(code) => format!("`{command}` failed with exit code {code}"),
             Exit::Signal(signal) => format!("`{command}` was killed by signal {signal}"),
         };
         let mut error = StepError::new(ExitCode::Step, failure);
-        if matches!(exit, Exit::Signal(9)) {
+        if matches!(ended.exit, Exit::Signal(9)) {
             error = error
                 .hint("signal 9 without a cause here mostly means that the memory limit was hit");
         }

@@ -198,6 +198,7 @@ impl Root {
             security: Security::Sandbox,
             devices: Vec::new(),
             emulators: Vec::new(),
+            ledger: None,
         }
     }
 
@@ -276,7 +277,7 @@ fn file(target: &str, mode: u32, content: &str) -> RunMount {
 /// Runs to the end; returns the exit, standard output and standard error.
 fn outcome(spec: RunSpec) -> Result<(Exit, String, String), RunError> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let exit = run(
+    let ended = run(
         spec,
         &mut |stream, bytes| match stream {
             Stream::Stdout => out.extend_from_slice(bytes),
@@ -285,7 +286,7 @@ fn outcome(spec: RunSpec) -> Result<(Exit, String, String), RunError> {
         &Cancel::new(),
     )?;
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ok((exit, text(out), text(err)))
+    Ok((ended.exit, text(out), text(err)))
 }
 
 /// Runs a script that must succeed; returns its standard output.

@@ -1,0 +1,427 @@
+//! What the calls that change a process's identity do to it: Linux' own rules, as functions of values.
+//!
+//! Each takes the credentials before and returns those after, or what the call fails with. `u32::MAX` is "leave it", and no
+//! id of anybody.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::credentials::{Capabilities, Capability, Credentials, Ids};
+
+/// "Leave it as it is".
+const NONE: u32 = u32::MAX;
+/// Groups that a process may have.
+pub(super) const MOST_GROUPS: usize = 65536;
+/// What `setfsuid` takes from root: all that has to do with files.
+const FILE_CAPABILITIES: u64 =
+    1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 9 | 1 << 27 | 1 << 32;
+/// CAP_CHECKPOINT_RESTORE, the last one that is known.
+const LAST_CAPABILITY: u64 = 40;
+const ALL_CAPABILITIES: u64 = (1 << (LAST_CAPABILITY + 1)) - 1;
+
+const NO_ROOT: u32 = 1 << 0;
+const NO_SETUID_FIXUP: u32 = 1 << 2;
+const KEEP_CAPABILITIES: u32 = 1 << 4;
+const KEEP_CAPABILITIES_LOCKED: u32 = 1 << 5;
+const NO_AMBIENT_RAISE: u32 = 1 << 6;
+const SECURE_LOCKS: u32 = 0xaa;
+const SECURE_BITS: u32 = 0x55;
+
+/// What of a program's file matters for who the process is afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Executable {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u32,
+    /// `security.capability`.
+    pub(super) capabilities: Option<FileCapabilities>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileCapabilities {
+    pub(super) permitted: u64,
+    pub(super) inheritable: u64,
+    pub(super) is_effective: bool,
+}
+
+impl FileCapabilities {
+    /// Reads the attribute's value; `None` for what the kernel would not take.
+    pub(super) fn parse(value: &[u8]) -> Option<FileCapabilities> {
+        const EFFECTIVE: u32 = 1;
+        let word = |at: usize| {
+            let bytes = value.get(4 * at..4 * at + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let magic = word(0)?;
+        let words = match (magic >> 24, value.len()) {
+            (1, 12) => 1,
+            // The third version names the namespace it is for: only one whose root is user 0 counts.
+            (2, 20) => 2,
+            (3, 24) if word(5)? == 0 => 2,
+            _ => return None,
+        };
+        let high = |at: usize| if words == 2 { word(at) } else { Some(0) };
+        Some(FileCapabilities {
+            permitted: u64::from(word(1)?) | u64::from(high(3)?) << 32,
+            inheritable: u64::from(word(2)?) | u64::from(high(4)?) << 32,
+            is_effective: magic & EFFECTIVE != 0,
+        })
+    }
+}
+
+impl Credentials {
+    pub(super) fn set_user(&self, uid: u32) -> Result<Credentials, Errno> {
+        if uid == NONE {
+            return Err(Errno::INVAL);
+        }
+        let user = if self.may(Capability::Setuid) {
+            Ids::all(uid)
+        } else if uid == self.user.real || uid == self.user.saved {
+            Ids {
+                effective: uid,
+                file: uid,
+                ..self.user
+            }
+        } else {
+            return Err(Errno::PERM);
+        };
+        Ok(self.with_user(user))
+    }
+
+    pub(super) fn set_group(&self, gid: u32) -> Result<Credentials, Errno> {
+        if gid == NONE {
+            return Err(Errno::INVAL);
+        }
+        let group = if self.may(Capability::Setgid) {
+            Ids::all(gid)
+        } else if gid == self.group.real || gid == self.group.saved {
+            Ids {
+                effective: gid,
+                file: gid,
+                ..self.group
+            }
+        } else {
+            return Err(Errno::PERM);
+        };
+        Ok(self.with_group(group))
+    }
+
+    pub(super) fn set_real_and_effective_user(
+        &self,
+        real: u32,
+        effective: u32,
+    ) -> Result<Credentials, Errno> {
+        let user = exchanged(self.user, real, effective, self.may(Capability::Setuid))?;
+        Ok(self.with_user(user))
+    }
+
+    pub(super) fn set_real_and_effective_group(
+        &self,
+        real: u32,
+        effective: u32,
+    ) -> Result<Credentials, Errno> {
+        let group = exchanged(self.group, real, effective, self.may(Capability::Setgid))?;
+        Ok(self.with_group(group))
+    }
+
+    pub(super) fn set_all_users(&self, ids: [u32; 3]) -> Result<Credentials, Errno> {
+        let user = replaced(self.user, ids, self.may(Capability::Setuid))?;
+        Ok(self.with_user(user))
+    }
+
+    pub(super) fn set_all_groups(&self, ids: [u32; 3]) -> Result<Credentials, Errno> {
+        let group = replaced(self.group, ids, self.may(Capability::Setgid))?;
+        Ok(self.with_group(group))
+    }
+
+    /// Never fails: what may not be is not done.
+    pub(super) fn set_file_user(&self, uid: u32) -> Credentials {
+        let mut new = self.clone();
+        if uid == NONE || !(is_one_of(self.user, uid) || self.may(Capability::Setuid)) {
+            return new;
+        }
+        new.user.file = uid;
+        if self.secure_bits & NO_SETUID_FIXUP == 0 {
+            let sets = &mut new.capabilities;
+            match (self.user.file, uid) {
+                (0, 1..) => sets.effective &= !FILE_CAPABILITIES,
+                (1.., 0) => sets.effective |= sets.permitted & FILE_CAPABILITIES,
+                _ => {}
+            }
+        }
+        new
+    }
+
+    /// Never fails: what may not be is not done.
+    pub(super) fn set_file_group(&self, gid: u32) -> Credentials {
+        let mut new = self.clone();
+        if gid != NONE && (is_one_of(self.group, gid) || self.may(Capability::Setgid)) {
+            new.group.file = gid;
+        }
+        new
+    }
+
+    pub(super) fn set_groups(&self, groups: Vec<u32>) -> Result<Credentials, Errno> {
+        if !self.may(Capability::Setgid) {
+            return Err(Errno::PERM);
+        }
+        if groups.len() > MOST_GROUPS || groups.contains(&NONE) {
+            return Err(Errno::INVAL);
+        }
+        Ok(Credentials {
+            groups: groups.into(),
+            ..self.clone()
+        })
+    }
+
+    /// `capset`.
+    pub(super) fn set_capabilities(
+        &self,
+        permitted: u64,
+        effective: u64,
+        inheritable: u64,
+    ) -> Result<Credentials, Errno> {
+        let old = &self.capabilities;
+        let (permitted, effective, inheritable) = (
+            permitted & ALL_CAPABILITIES,
+            effective & ALL_CAPABILITIES,
+            inheritable & ALL_CAPABILITIES,
+        );
+        let is_within = |set: u64, of: u64| set & !of == 0;
+        if !self.may(Capability::Setpcap)
+            && !is_within(inheritable, old.inheritable | old.permitted)
+            || !is_within(inheritable, old.inheritable | old.bounding)
+            || !is_within(permitted, old.permitted)
+            || !is_within(effective, permitted)
+        {
+            return Err(Errno::PERM);
+        }
+        Ok(Credentials {
+            capabilities: Capabilities {
+                permitted,
+                effective,
+                inheritable,
+                ambient: old.ambient & permitted & inheritable,
+                bounding: old.bounding,
+            },
+            ..self.clone()
+        })
+    }
+
+    /// Performs those options of `prctl` that are about identity. Returns what the call returns, and the credentials if they
+    /// change; `None` for other options.
+    pub(super) fn control(
+        &self,
+        [option, first, second, third, fourth]: [u64; 5],
+    ) -> Option<Result<(i64, Option<Credentials>), Errno>> {
+        const AMBIENT: u64 = libc::PR_CAP_AMBIENT as u64;
+        let changed = |change: &dyn Fn(&mut Credentials)| {
+            let mut new = self.clone();
+            change(&mut new);
+            Ok((0, Some(new)))
+        };
+        let bit = |set: u64| Ok((i64::from(set & (1 << first) != 0), None));
+        // The kernel looks at the low half of the option.
+        Some(match i32::try_from(option & 0xffff_ffff).ok()? {
+            libc::PR_GET_KEEPCAPS => {
+                Ok((i64::from(self.secure_bits & KEEP_CAPABILITIES != 0), None))
+            }
+            libc::PR_SET_KEEPCAPS => match first {
+                2.. => Err(Errno::INVAL),
+                _ if self.secure_bits & KEEP_CAPABILITIES_LOCKED != 0 => Err(Errno::PERM),
+                0 => changed(&|new| new.secure_bits &= !KEEP_CAPABILITIES),
+                1 => changed(&|new| new.secure_bits |= KEEP_CAPABILITIES),
+            },
+            libc::PR_CAPBSET_READ if first > LAST_CAPABILITY => Err(Errno::INVAL),
+            libc::PR_CAPBSET_READ => bit(self.capabilities.bounding),
+            libc::PR_CAPBSET_DROP if !self.may(Capability::Setpcap) => Err(Errno::PERM),
+            libc::PR_CAPBSET_DROP if first > LAST_CAPABILITY => Err(Errno::INVAL),
+            libc::PR_CAPBSET_DROP => changed(&|new| new.capabilities.bounding &= !(1 << first)),
+            libc::PR_GET_SECUREBITS => Ok((i64::from(self.secure_bits), None)),
+            libc::PR_SET_SECUREBITS => match u32::try_from(first) {
+                Ok(bits) if self.may_set_secure_bits(bits) => {
+                    changed(&|new| new.secure_bits = bits)
+                }
+                _ => Err(Errno::PERM),
+            },
+            libc::PR_SET_NO_NEW_PRIVS if [first, second, third, fourth] != [1, 0, 0, 0] => {
+                Err(Errno::INVAL)
+            }
+            libc::PR_SET_NO_NEW_PRIVS => changed(&|new| new.no_new_privileges = true),
+            libc::PR_GET_NO_NEW_PRIVS if [first, second, third, fourth] != [0; 4] => {
+                Err(Errno::INVAL)
+            }
+            libc::PR_GET_NO_NEW_PRIVS => Ok((i64::from(self.no_new_privileges), None)),
+            _ if option & 0xffff_ffff == AMBIENT => {
+                self.control_ambient(first, second, [third, fourth])
+            }
+            _ => return None,
+        })
+    }
+
+    fn may_set_secure_bits(&self, bits: u32) -> bool {
+        let locked = (self.secure_bits & SECURE_LOCKS) >> 1;
+        locked & (self.secure_bits ^ bits) == 0
+            && self.secure_bits & SECURE_LOCKS & !bits == 0
+            && bits & !(SECURE_LOCKS | SECURE_BITS) == 0
+            && self.may(Capability::Setpcap)
+    }
+
+    fn control_ambient(
+        &self,
+        what: u64,
+        capability: u64,
+        rest: [u64; 2],
+    ) -> Result<(i64, Option<Credentials>), Errno> {
+        const IS_SET: u64 = libc::PR_CAP_AMBIENT_IS_SET as u64;
+        const RAISE: u64 = libc::PR_CAP_AMBIENT_RAISE as u64;
+        const LOWER: u64 = libc::PR_CAP_AMBIENT_LOWER as u64;
+        const CLEAR_ALL: u64 = libc::PR_CAP_AMBIENT_CLEAR_ALL as u64;
+        if rest != [0; 2] {
+            return Err(Errno::INVAL);
+        }
+        let mut new = self.clone();
+        let sets = &mut new.capabilities;
+        match (what, capability) {
+            (CLEAR_ALL, 0) => sets.ambient = 0,
+            (_, LAST_CAPABILITY..) if capability > LAST_CAPABILITY => return Err(Errno::INVAL),
+            (IS_SET, _) => return Ok((i64::from(sets.ambient & (1 << capability) != 0), None)),
+            (RAISE, _) => {
+                let may = sets.permitted & sets.inheritable & (1 << capability) != 0
+                    && self.secure_bits & NO_AMBIENT_RAISE == 0;
+                if !may {
+                    return Err(Errno::PERM);
+                }
+                sets.ambient |= 1 << capability;
+            }
+            (LOWER, _) => sets.ambient &= !(1 << capability),
+            _ => return Err(Errno::INVAL),
+        }
+        Ok((0, Some(new)))
+    }
+
+    /// Returns who the process is once it has executed a file.
+    pub(super) fn execute(&self, file: &Executable) -> Result<Credentials, Errno> {
+        let mut new = self.clone();
+        let gives_ids = !self.no_new_privileges;
+        if gives_ids && file.mode & 0o4000 != 0 {
+            new.user.effective = file.uid;
+        }
+        if gives_ids && file.mode & 0o2010 == 0o2010 {
+            new.group.effective = file.gid;
+        }
+        let of_file = file.capabilities.filter(|_| gives_ids);
+        let sets = &mut new.capabilities;
+        let mut is_effective = false;
+        sets.permitted = 0;
+        if let Some(given) = of_file {
+            sets.permitted = sets.bounding & given.permitted | sets.inheritable & given.inheritable;
+            is_effective = given.is_effective;
+            if is_effective && given.permitted & !sets.permitted != 0 {
+                return Err(Errno::PERM);
+            }
+        }
+        let is_set_user_id_root = new.user.real != 0 && new.user.effective == 0;
+        if self.secure_bits & NO_ROOT == 0 && !(of_file.is_some() && is_set_user_id_root) {
+            if new.user.real == 0 || new.user.effective == 0 {
+                sets.permitted = sets.bounding | sets.inheritable;
+            }
+            is_effective |= new.user.effective == 0;
+        }
+        let changes_ids =
+            new.user.effective != self.user.real || new.group.effective != self.group.real;
+        if of_file.is_some() || changes_ids {
+            sets.ambient = 0;
+        }
+        sets.permitted |= sets.ambient;
+        sets.effective = if is_effective {
+            sets.permitted
+        } else {
+            sets.ambient
+        };
+        for ids in [&mut new.user, &mut new.group] {
+            ids.saved = ids.effective;
+            ids.file = ids.effective;
+        }
+        new.secure_bits &= !KEEP_CAPABILITIES;
+        Ok(new)
+    }
+
+    fn with_group(&self, group: Ids) -> Credentials {
+        Credentials {
+            group,
+            ..self.clone()
+        }
+    }
+
+    /// Whoever ceases to be root ceases to have its power.
+    fn with_user(&self, user: Ids) -> Credentials {
+        let mut new = Credentials {
+            user,
+            groups: Arc::clone(&self.groups),
+            ..self.clone()
+        };
+        if self.secure_bits & NO_SETUID_FIXUP != 0 {
+            return new;
+        }
+        let is_any_root = |ids: Ids| [ids.real, ids.effective, ids.saved].contains(&0);
+        let sets = &mut new.capabilities;
+        if is_any_root(self.user) && !is_any_root(user) {
+            if self.secure_bits & KEEP_CAPABILITIES == 0 {
+                sets.permitted = 0;
+                sets.effective = 0;
+            }
+            sets.ambient = 0;
+        }
+        match (self.user.effective, user.effective) {
+            (0, 1..) => sets.effective = 0,
+            (1.., 0) => sets.effective = sets.permitted,
+            _ => {}
+        }
+        new
+    }
+}
+
+/// `setreuid`'s rules.
+fn exchanged(old: Ids, real: u32, effective: u32, may_all: bool) -> Result<Ids, Errno> {
+    let mut new = old;
+    if real != NONE {
+        new.real = real;
+        if real != old.real && real != old.effective && !may_all {
+            return Err(Errno::PERM);
+        }
+    }
+    if effective != NONE {
+        new.effective = effective;
+        if effective != old.real && effective != old.effective && effective != old.saved && !may_all
+        {
+            return Err(Errno::PERM);
+        }
+    }
+    if real != NONE || (effective != NONE && effective != old.real) {
+        new.saved = new.effective;
+    }
+    new.file = new.effective;
+    Ok(new)
+}
+
+/// `setresuid`'s rules.
+fn replaced(old: Ids, ids: [u32; 3], may_all: bool) -> Result<Ids, Errno> {
+    let known = [NONE, old.real, old.effective, old.saved];
+    if !may_all && ids.iter().any(|id| !known.contains(id)) {
+        return Err(Errno::PERM);
+    }
+    let or = |id: u32, old: u32| if id == NONE { old } else { id };
+    let effective = or(ids[1], old.effective);
+    Ok(Ids {
+        real: or(ids[0], old.real),
+        effective,
+        saved: or(ids[2], old.saved),
+        file: effective,
+    })
+}
+
+fn is_one_of(ids: Ids, id: u32) -> bool {
+    [ids.real, ids.effective, ids.saved, ids.file].contains(&id)
+}

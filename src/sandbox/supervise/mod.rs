@@ -1,0 +1,32 @@
+//! Supervision: a process outside the command answers some of its system calls, so that a command with one real id, or with no
+//! rights at all, has owners, modes, devices and other users as the image must have them.
+//!
+//! ```text
+//! inner half                                        outer half
+//!  installs the filter of `traps` ── listener, root ─►  a Supervision: table of credentials, ledger, root
+//!  becomes the command
+//!  a held call ──────── notification ──────────────►  Caller: decode, look at memory, resolve paths in the root
+//!              ◄─────── answer ─────────────────────  Answer: continue in the kernel, a value, an error, a descriptor
+//! ```
+//!
+//! In: a ledger of what the files are, who the command starts as, and in which [`Mode`]. Out: the ledger as it is at the end.
+//! The supervisor is the outer half's single thread and serves held calls between its other duties; so nothing here may wait
+//! for the command: what could block (a FIFO, a device, a lease) is left to the kernel, in the caller's own context.
+//!
+//! Invariants. What is read from a caller's memory is read once, may be anything, and is believed only while the call is still
+//! held; whatever is done is done to descriptors that were resolved inside the command's root, so the worst that a caller can
+//! bring about by changing its memory or its tree meanwhile is the same call on another file of its own. "Continue" is never a
+//! decision that something is allowed. Emulated ids are no boundary between processes of one command: they all have one
+//! real id.
+
+pub(super) mod credentials;
+mod identity;
+mod ids;
+pub(super) mod listener;
+pub(super) mod memory;
+pub(super) mod passing;
+mod supervision;
+pub(super) mod traps;
+
+pub(super) use supervision::{Plan, Supervision};
+pub(super) use traps::Mode;

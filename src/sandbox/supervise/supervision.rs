@@ -1,0 +1,170 @@
+//! One command's supervision: takes a held call, finds who answers it, answers.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::vocab::Ledger;
+
+use super::credentials::{Credentials, Table};
+use super::listener::{Answer, Listener, Notification};
+use super::memory::Memory;
+use super::traps::{Abi, Call, Decoder, Mode};
+
+/// What is known before the command is there.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Plan {
+    pub(in crate::sandbox) mode: Mode,
+    pub(in crate::sandbox) uid: u32,
+    pub(in crate::sandbox) gid: u32,
+    pub(in crate::sandbox) groups: Vec<u32>,
+    /// The command has all its capabilities in every set, and may do more than other commands.
+    pub(in crate::sandbox) insecure: bool,
+    /// What RLIMIT_LOCKS is said to be: soft, hard.
+    pub(in crate::sandbox) locks: (u64, u64),
+    pub(in crate::sandbox) ledger: Ledger,
+}
+
+/// What the outer half answers held calls with.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Supervision {
+    listener: Listener,
+    decoder: Decoder,
+    /// The first process, until it executes the command: what it does itself, it does for real.
+    preparing: Option<i32>,
+    locks: (u64, u64),
+    pub(super) mode: Mode,
+    /// The root directory, as the command sees it.
+    pub(super) root: OwnedFd,
+    pub(super) table: Table,
+    pub(super) ledger: Ledger,
+}
+
+/// A held call and who makes it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sandbox) struct Caller {
+    pub(super) id: u64,
+    /// The thread.
+    pub(super) thread: i32,
+    pub(super) abi: Abi,
+    pub(super) arguments: [u64; 6],
+}
+
+impl Caller {
+    pub(super) fn memory(&self) -> Memory {
+        Memory::of(self.thread)
+    }
+
+    /// Returns the low half of an argument: an id, a mode, flags.
+    pub(super) fn number(&self, argument: usize) -> u32 {
+        (self.arguments[argument] & 0xffff_ffff) as u32
+    }
+}
+
+impl Supervision {
+    /// Begins with the first process, which holds `capabilities`.
+    pub(in crate::sandbox) fn new(
+        plan: Plan,
+        listener: OwnedFd,
+        root: OwnedFd,
+        process: i32,
+        capabilities: u64,
+    ) -> Result<Supervision, Errno> {
+        let mut first = Credentials::new(plan.uid, plan.gid, &plan.groups, capabilities);
+        if plan.insecure {
+            first = first.with_everything();
+        }
+        Ok(Supervision {
+            listener: Listener::from_fd(listener),
+            decoder: Decoder::new(),
+            preparing: Some(process),
+            locks: plan.locks,
+            mode: plan.mode,
+            root,
+            table: Table::new(first, process)?,
+            ledger: plan.ledger,
+        })
+    }
+
+    /// Answers one held call. To be called when the descriptor is readable. Returns whether there can be more.
+    pub(in crate::sandbox) fn serve(&mut self) -> bool {
+        match self.listener.receive() {
+            Ok(Some(notification)) => {
+                let answer = self.decide(&notification);
+                self.listener.answer(notification.id, answer);
+                true
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Returns what the files are at the end.
+    pub(in crate::sandbox) fn into_ledger(self) -> Ledger {
+        self.ledger
+    }
+
+    fn decide(&mut self, notification: &Notification) -> Answer {
+        let Some((call, abi)) = self.decoder.decode(notification.arch, notification.number) else {
+            return Answer::Continue;
+        };
+        if self.preparing == Some(notification.thread) {
+            if call != Call::Execve {
+                return Answer::Continue;
+            }
+            self.preparing = None;
+        }
+        let caller = Caller {
+            id: notification.id,
+            thread: notification.thread,
+            abi,
+            arguments: notification.arguments,
+        };
+        match self.dispatch(call, &caller) {
+            Ok(answer) => answer,
+            Err(errno) => Answer::Error(errno),
+        }
+    }
+
+    fn dispatch(&mut self, call: Call, caller: &Caller) -> Result<Answer, Errno> {
+        if let Some(answer) = self.identity(call, caller) {
+            return answer;
+        }
+        match self.mode {
+            Mode::Light | Mode::Full => Ok(Answer::Continue),
+        }
+    }
+
+    /// Tells whether the caller's number has been its own until now: asked after looking, before doing.
+    pub(super) fn is_held(&self, caller: &Caller) -> Result<(), Errno> {
+        match self.listener.is_held(caller.id) {
+            true => Ok(()),
+            false => Err(Errno::SRCH),
+        }
+    }
+
+    pub(super) fn credentials(&self, caller: &Caller) -> Result<Arc<Credentials>, Errno> {
+        self.table.of(caller.thread)
+    }
+
+    /// Makes the caller somebody else.
+    pub(super) fn become_other(
+        &mut self,
+        caller: &Caller,
+        credentials: Credentials,
+    ) -> Result<(), Errno> {
+        self.is_held(caller)?;
+        self.table.set(caller.thread, credentials)
+    }
+
+    pub(super) fn locks(&self) -> (u64, u64) {
+        self.locks
+    }
+}
+
+impl AsFd for Supervision {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
