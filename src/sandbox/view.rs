@@ -112,6 +112,8 @@ pub(super) fn build(
         ..
     } = handover;
     let is_insecure = instructions.insecure;
+    // Before anything covers the surroundings' own.
+    let proc = proc()?;
     let private = private::make(instructions)?;
     let mut maker = Maker::new(&private);
     let mut devices = maker.of_every_command()?;
@@ -125,7 +127,6 @@ pub(super) fn build(
         root.restrict_tree(Attributes::MOUNT_ATTR_NODEV)
             .at(Stage::Root, "")?;
     }
-    let proc = Mount::create("proc", &[], closed()).at(Stage::Proc, "")?;
     proc.attach(&targets.proc).at(Stage::Proc, "")?;
     let sys = sys(targets, *cgroups, is_insecure)?;
     let (dev, null) = dev(&private, targets, &devices, instructions)?;
@@ -244,21 +245,22 @@ fn dev(
 
     let terminals = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
     let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
-    // Group 5, `tty`, may not be mapped.
-    Mount::create("devpts", &options, terminals)
+    // Group 5, `tty`, may not be mapped. A command can do without terminals, and without message queues.
+    if let Ok(pts) = Mount::create("devpts", &options, terminals)
         .or_else(|_| Mount::create("devpts", &options[..2], terminals))
-        .and_then(|pts| pts.attach(child(&dev, "pts")?))
-        .at(stage, "pts")?;
+    {
+        child(&dev, "pts")
+            .and_then(|target| pts.attach(target))
+            .at(stage, "pts")?;
+    }
     let size = instructions.shm_size.to_string();
     Mount::create("tmpfs", &[("mode", "1777"), ("size", &size)], closed())
         .and_then(|shm| shm.attach(child(&dev, "shm")?))
         .at(stage, "shm")?;
-    match Mount::create("mqueue", &[], closed()) {
-        // The kernel was built without message queues.
-        Err(Errno::NODEV) => {}
-        other => other
-            .and_then(|mqueue| mqueue.attach(child(&dev, "mqueue")?))
-            .at(stage, "mqueue")?,
+    if let Ok(mqueue) = Mount::create("mqueue", &[], closed()) {
+        child(&dev, "mqueue")
+            .and_then(|target| mqueue.attach(target))
+            .at(stage, "mqueue")?;
     }
 
     for Device { path, mount } in devices {
@@ -268,6 +270,23 @@ fn dev(
     }
     let null = child(&dev, "null").at(stage, "null")?;
     Ok((dev, Mount::from_fd(null)))
+}
+
+/// Makes /proc, for the command's own pid namespace.
+///
+/// In a user namespace the kernel makes none where the surroundings cover parts of theirs, as containers do, since a new one
+/// would show them. Then theirs is taken, with its covers. It counts processes as they do: `/proc/self` is right, `/proc/$$`
+/// is another process or none. The pid namespace is kept all the same, because its end is what ends all that a command leaves
+/// behind. Of the surroundings' processes it shows names and arguments; memory, environment, root and descriptors are those of
+/// another user namespace, which the kernel keeps to itself.
+fn proc() -> Result<Mount, Failure> {
+    Mount::create("proc", &[], closed())
+        .or_else(|_| {
+            let copy = Mount::copy_tree(CWD, Path::new("/proc"))?;
+            copy.restrict_tree(closed())?;
+            Ok::<_, Errno>(copy)
+        })
+        .at(Stage::Proc, "")
 }
 
 /// Mounts /sys and the control groups, read-only unless the command is an insecure one.
@@ -308,7 +327,8 @@ fn sys(targets: &Targets, cgroups: Cgroups, is_insecure: bool) -> Result<Mount, 
         None => None,
     };
     if let Some(mount) = mount {
-        mount.attach(target).at(stage, "fs/cgroup")?;
+        // Nor is this one.
+        mount.attach(target).ok();
     }
     Ok(sys)
 }
