@@ -113,7 +113,7 @@ pub(super) fn build(
     } = handover;
     let is_insecure = instructions.insecure;
     // Before anything covers the surroundings' own.
-    let proc = proc()?;
+    let proc = proc(is_insecure)?;
     let private = private::make(instructions)?;
     let mut maker = Maker::new(&private);
     let mut devices = maker.of_every_command()?;
@@ -278,12 +278,15 @@ fn dev(
 /// would show them. Then theirs is taken, with its covers. It counts processes as they do: `/proc/self` is right, `/proc/$$`
 /// is another process or none. The pid namespace is kept all the same, because its end is what ends all that a command leaves
 /// behind. Of the surroundings' processes it shows names and arguments; memory, environment, root and descriptors are those of
-/// another user namespace, which the kernel keeps to itself.
-fn proc() -> Result<Mount, Failure> {
+/// another user namespace, which the kernel keeps to itself. It is read-only: what may be written there of a process
+/// (`oom_score_adj`) asks for its user alone, and theirs may be the command's own.
+fn proc(is_insecure: bool) -> Result<Mount, Failure> {
     Mount::create("proc", &[], closed())
         .or_else(|_| {
             let copy = Mount::copy_tree(CWD, Path::new("/proc"))?;
-            copy.restrict_tree(closed())?;
+            let mut attributes = closed();
+            attributes.set(Attributes::MOUNT_ATTR_RDONLY, !is_insecure);
+            copy.restrict_tree(attributes)?;
             Ok::<_, Errno>(copy)
         })
         .at(Stage::Proc, "")
