@@ -288,6 +288,11 @@ pub(super) fn load_argument(number: u8) -> Instruction {
     load(OFFSET_ARGUMENT_0 + 8 * u32::from(number))
 }
 
+/// Returns code that loads the high 32 bits of an argument, on little-endian machines.
+pub(super) fn load_high_argument(number: u8) -> Instruction {
+    load(OFFSET_ARGUMENT_0 + 8 * u32::from(number) + 4)
+}
+
 pub(super) fn jump_if(compare: u16, value: u32, jt: u8, jf: u8) -> Instruction {
     Instruction {
         code: compare,
@@ -374,8 +379,9 @@ pub(super) mod tests {
                     accumulator = match k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCH => arch,
-                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0) % 8 == 0 => {
-                            arguments[((k - OFFSET_ARGUMENT_0) / 8) as usize] as u32
+                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0) % 4 == 0 => {
+                            let word = k - OFFSET_ARGUMENT_0;
+                            (arguments[(word / 8) as usize] >> (8 * (word % 8))) as u32
                         }
                         other => panic!("load from {other}"),
                     }

@@ -21,6 +21,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::vocab::Ledger;
 
+use super::bare;
 use super::control;
 use super::emulate::{self, Registered};
 use super::errand::{self, Desk, Errand, Errands, Supervise};
@@ -50,7 +51,7 @@ pub(super) fn main() -> ! {
 }
 
 /// Ends without running anything else: neither half has anything to flush.
-fn exit(status: i32) -> ! {
+pub(super) fn exit(status: i32) -> ! {
     // SAFETY: ends the process; no code of ours runs after it.
     unsafe { libc::_exit(status) }
 }
@@ -86,9 +87,9 @@ fn serve(control: &UnixStream) -> i32 {
 }
 
 /// How it ended, and what the files of a supervised command are then.
-struct Outcome {
-    report: Report,
-    ledger: Option<Ledger>,
+pub(super) struct Outcome {
+    pub(super) report: Report,
+    pub(super) ledger: Option<Ledger>,
 }
 
 /// Returns `None` if the builder left.
@@ -126,6 +127,19 @@ fn run_command(
     let mut fds = fds.into_iter();
     let mut next = || fds.next().expect("counted");
     let (root, stdout, stderr) = (next(), next(), next());
+    if instructions.bare {
+        let trees = (0..instructions.trees()).map(|_| next()).collect();
+        let ledger = passing::unpack(next()).at(Stage::Ledger, "")?;
+        let order = bare::Order {
+            root,
+            stdout,
+            stderr,
+            trees,
+            scratch: next(),
+            ledger,
+        };
+        return bare::run(control, instructions, order, stubs);
+    }
     let trees = (0..instructions.trees())
         .map(|_| Mount::from_fd(next()))
         .collect();
@@ -200,7 +214,7 @@ fn supervised(
 }
 
 /// Returns the child's pid to the parent, `None` to the child.
-fn fork() -> std::io::Result<Option<Pid>> {
+pub(super) fn fork() -> std::io::Result<Option<Pid>> {
     // SAFETY: this process has one thread, which `main` of the program guarantees by performing roles first; so the child is
     // whole: no lock is held by a thread that it lacks.
     match unsafe { libc::fork() } {

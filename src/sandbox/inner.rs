@@ -153,7 +153,7 @@ fn become_user(instructions: &Instructions) -> Result<(), Failure> {
 }
 
 /// Has the kernel kill this process when its parent dies, and makes sure that it has not died before.
-fn die_with_parent(status: &PipeWriter) -> Result<(), Failure> {
+pub(super) fn die_with_parent(status: &PipeWriter) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::Parent, "")?;
     // The parent's pid is not visible from in here. Its end of the pipe is.
     let mut fds = [PollFd::new(status, PollFlags::empty())];
@@ -184,7 +184,7 @@ fn make_namespaces(private_network: bool, cgroups: Cgroups) -> Result<(), Failur
 }
 
 /// Puts all handlers back and unblocks all signals: whoever started the builder may have ignored some.
-fn default_signals() {
+pub(super) fn default_signals() {
     /// No smaller than the kernel's `struct sigaction`; all zeroes are the default action without flags.
     const DEFAULT: [u64; 8] = [0; 8];
     const SET_SIZE: usize = 8;

@@ -37,6 +37,8 @@ pub(super) struct Instructions {
     pub(super) emulators: Vec<String>,
     /// What the supervisor answers; its ledger comes as a descriptor.
     pub(super) supervised: Option<Mode>,
+    /// Without namespaces and mounts; a directory for what is made in their place comes as a descriptor.
+    pub(super) bare: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +169,22 @@ impl Instructions {
                 });
             }
         }
+        if spec.scratch.is_some() {
+            let wrong = match spec {
+                RunSpec { ledger: None, .. } => Some("no ledger"),
+                RunSpec {
+                    security: Security::Insecure,
+                    ..
+                } => Some("an insecure command"),
+                RunSpec { emulators, .. } if !emulators.is_empty() => Some("an emulator"),
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
+                return Err(RunError::Spec(format!(
+                    "{wrong} for a command without namespaces"
+                )));
+            }
+        }
         let instructions = Instructions {
             argv: spec.argv.clone(),
             env: Secret::new(spec.env.clone()),
@@ -189,6 +207,7 @@ impl Instructions {
                 .map(|emulator| emulator.architecture.clone())
                 .collect(),
             supervised: spec.ledger.as_ref().map(|_| Mode::Light),
+            bare: spec.scratch.is_some(),
         };
         if instructions.descriptors() > control::DESCRIPTORS {
             return wrong(format!(
@@ -201,7 +220,10 @@ impl Instructions {
 
     /// Returns how many descriptors come along.
     pub(super) fn descriptors(&self) -> usize {
-        3 + self.trees() + self.emulators.len() + usize::from(self.supervised.is_some())
+        3 + self.trees()
+            + self.emulators.len()
+            + usize::from(self.supervised.is_some())
+            + usize::from(self.bare)
     }
 
     /// Returns the limits that the command really has: one of them carries a supervised process's credentials, and is only told.

@@ -28,6 +28,7 @@
 
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+mod bare;
 mod bound;
 mod command;
 mod control;
@@ -48,6 +49,7 @@ mod init;
 mod inner;
 mod instructions;
 mod lack;
+mod landlock;
 mod limits;
 mod mount;
 mod network;

@@ -4,12 +4,12 @@
 //! order: u8 0, or 1 and the instructions                                                  (see `wire` for the pieces)
 //! instructions: argv | env (name, value) | cwd | uid | gid | groups | hostname | private network | resolv.conf | hosts
 //!               | u64 shm size | limits (u32 resource, u64 soft, u64 hard) | insecure | mounts | devices | emulators
-//!               | u8 0 not supervised, 1 light, 2 full
+//!               | u8 0 not supervised, 1 light, 2 full | bare
 //! mount:  target | u8 1, directory, read-only  or  u8 2, size or none  or  u8 3, content, mode, uid, gid
 //! device: source | path | read | write | mknod | uid, gid, mode or none
 //! emulator: architecture
 //! descriptors, in this order: root, stdout, stderr, one for each tree among the mounts, one for each emulator,
-//! the ledger of a supervised command
+//! the ledger of a supervised command, the directory of a bare one
 //! ```
 
 use std::ffi::OsStr;
@@ -92,6 +92,7 @@ impl Instructions {
             Some(Mode::Light) => 1,
             Some(Mode::Full) => 2,
         });
+        writer.claim(self.bare);
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Instructions> {
@@ -129,6 +130,7 @@ impl Instructions {
                 2 => Some(Mode::Full),
                 _ => return None,
             },
+            bare: reader.claim()?,
         })
     }
 }
@@ -271,6 +273,7 @@ mod tests {
             }],
             emulators: vec!["arm64".into()],
             supervised: Some(Mode::Light),
+            bare: true,
         }
     }
 

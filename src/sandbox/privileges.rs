@@ -121,6 +121,24 @@ pub(super) fn keep_all() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Leaves this process, and all that it becomes, without any.
+pub(super) fn drop_all() -> Result<(), Errno> {
+    match bound(CapabilitySet::empty()) {
+        // Who has none cannot narrow what he could get either; no_new_privs sees to that.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
+}
+
 /// Leaves user 0 with `kept`, any other user with nothing.
 pub(super) fn limit(uid: u32, kept: CapabilitySet) -> Result<(), Errno> {
     let present = capabilities(None)?;

@@ -49,11 +49,12 @@ pub(super) enum Stage {
     Emulator,
     Errand,
     Supervision,
+    Landlock,
     Ledger,
 }
 
 impl Stage {
-    const ALL: [Stage; 31] = [
+    const ALL: [Stage; 32] = [
         Stage::Instructions,
         Stage::Namespaces,
         Stage::MountPoints,
@@ -84,6 +85,7 @@ impl Stage {
         Stage::Emulator,
         Stage::Errand,
         Stage::Supervision,
+        Stage::Landlock,
         Stage::Ledger,
     ];
 
@@ -118,6 +120,7 @@ impl Stage {
             Stage::Instance => "mount a binfmt_misc of its own for emulation",
             Stage::Emulator => "register an emulator",
             Stage::Errand => "reach the other half of init",
+            Stage::Landlock => "confine the command with Landlock",
             Stage::Supervision => "supervise the command",
             Stage::Ledger => "pass on what the files are",
         }

@@ -96,6 +96,10 @@ struct Running {
 impl Running {
     fn start(spec: &RunSpec, instructions: Instructions) -> Result<Running, RunError> {
         let failed = |source: io::Error| RunError::Spawn { source };
+        let mountable = |fd: &OwnedFd| match spec.scratch {
+            Some(_) => Ok(None),
+            None => mountable(fd),
+        };
         let root = mountable(&spec.root).map_err(|errno| RunError::Setup {
             stage: Stage::Root.name(),
             detail: String::new(),
@@ -142,6 +146,7 @@ impl Running {
             ),
         };
         fds.extend(ledger.iter().map(AsFd::as_fd));
+        fds.extend(spec.scratch.iter().map(AsFd::as_fd));
         let order = Order::Run(Box::new(instructions));
         Running::spawn(&order, &fds, [Some(stdout), Some(stderr)])
     }

@@ -41,6 +41,10 @@ pub struct RunSpec {
     /// What the files of the root are, where the disk cannot say it. Then the command has one id on this machine, and what it
     /// is told and what it does about owners, modes and devices goes by the ledger, which comes back with its end.
     pub ledger: Option<Ledger>,
+    /// An empty directory, of the builder's own, for what is made for the command: then it runs without namespaces and mounts,
+    /// as the rung `paths` does, with a ledger and as a user of this machine who need have no rights. What is left there when
+    /// it has ended is for the caller to remove.
+    pub scratch: Option<OwnedFd>,
 }
 
 /// Something mounted while the command runs.

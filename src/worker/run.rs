@@ -54,6 +54,7 @@ impl Machine<'_> {
         let mut groups = user.groups;
         groups.append(&mut given.groups);
         let spec = RunSpec {
+            scratch: None,
             root: root.into_fd(),
             argv: run.argv.clone(),
             env,

@@ -19,14 +19,28 @@
 //! decision that something is allowed. Emulated ids are no boundary between processes of one command: they all have one
 //! real id.
 
+mod calls;
 pub(super) mod credentials;
+mod elf;
+mod exec;
+mod family;
+mod guest;
 mod identity;
 mod ids;
 pub(super) mod listener;
 pub(super) mod memory;
 pub(super) mod passing;
+mod permission;
+mod procfs;
+mod ptrace;
+mod service;
 mod supervision;
 pub(super) mod traps;
 
+pub(super) use calls::program as paths_program;
+pub(super) use family::Family;
+pub(super) use guest::{Asker, Found, Guest, Last, Node, look};
+pub(super) use permission::{Truth, file_id};
+pub(super) use service::{Followed, HARMLESS, Service, fill_listing};
 pub(super) use supervision::{Plan, Supervision};
 pub(super) use traps::Mode;

@@ -7,9 +7,11 @@ use rustix::io::Errno;
 
 use crate::vocab::Ledger;
 
+use super::calls::Operation;
 use super::credentials::{Credentials, Table};
 use super::listener::{Answer, Listener, Notification};
 use super::memory::Memory;
+use super::service::Service;
 use super::traps::{Abi, Call, Decoder, Mode};
 
 /// What is known before the command is there.
@@ -39,6 +41,8 @@ pub(in crate::sandbox) struct Supervision {
     pub(super) root: OwnedFd,
     pub(super) table: Table,
     pub(super) ledger: Ledger,
+    /// For a command whose paths the kernel cannot resolve.
+    pub(super) service: Option<Box<Service>>,
 }
 
 /// A held call and who makes it.
@@ -48,10 +52,27 @@ pub(in crate::sandbox) struct Caller {
     /// The thread.
     pub(super) thread: i32,
     pub(super) abi: Abi,
+    /// The call's own.
+    which: u32,
     pub(super) arguments: [u64; 6],
 }
 
 impl Caller {
+    /// Returns a caller that a tracer has stopped.
+    pub(super) fn standing(thread: i32, which: u32, arguments: [u64; 6]) -> Caller {
+        Caller {
+            id: 0,
+            thread,
+            abi: Abi::NATIVE,
+            which,
+            arguments,
+        }
+    }
+
+    pub(super) fn is_prlimit(&self) -> bool {
+        libc::c_long::from(self.which) == libc::SYS_prlimit64
+    }
+
     pub(super) fn memory(&self) -> Memory {
         Memory::of(self.thread)
     }
@@ -84,7 +105,18 @@ impl Supervision {
             root,
             table: Table::new(first, process)?,
             ledger: plan.ledger,
+            service: None,
         })
+    }
+
+    /// Serves the command's paths too.
+    pub(in crate::sandbox) fn serve_paths(&mut self, service: Service) {
+        self.service = Some(Box::new(service));
+    }
+
+    /// Answers a call that was left for later.
+    pub(super) fn answer(&self, caller: &Caller, answer: Answer) {
+        self.listener.answer(caller.id, answer);
     }
 
     /// Answers one held call. To be called when the descriptor is readable. Returns whether there can be more.
@@ -106,6 +138,9 @@ impl Supervision {
     }
 
     fn decide(&mut self, notification: &Notification) -> Answer {
+        if self.service.is_some() {
+            return self.decide_served(notification);
+        }
         let Some((call, abi)) = self.decoder.decode(notification.arch, notification.number) else {
             return Answer::Continue;
         };
@@ -119,12 +154,35 @@ impl Supervision {
             id: notification.id,
             thread: notification.thread,
             abi,
+            which: notification.number,
             arguments: notification.arguments,
         };
         match self.dispatch(call, &caller) {
             Ok(answer) => answer,
             Err(errno) => Answer::Error(errno),
         }
+    }
+
+    fn decide_served(&mut self, notification: &Notification) -> Answer {
+        let Some(operation) = self.operation(notification.arch, notification.number) else {
+            return Answer::Continue;
+        };
+        let caller = Caller {
+            id: notification.id,
+            thread: notification.thread,
+            abi: Abi::NATIVE,
+            which: notification.number,
+            arguments: notification.arguments,
+        };
+        let answer = match operation {
+            Operation::Identity => self
+                .decoder
+                .decode(notification.arch, notification.number)
+                .and_then(|(call, _)| self.identity(call, &caller))
+                .unwrap_or(Err(Errno::NOSYS)),
+            operation => self.perform(operation, &caller),
+        };
+        answer.unwrap_or_else(Answer::Error)
     }
 
     fn dispatch(&mut self, call: Call, caller: &Caller) -> Result<Answer, Errno> {
@@ -138,7 +196,8 @@ impl Supervision {
 
     /// Tells whether the caller's number has been its own until now: asked after looking, before doing.
     pub(super) fn is_held(&self, caller: &Caller) -> Result<(), Errno> {
-        match self.listener.is_held(caller.id) {
+        // A traced thread's number is its own until its end was told here.
+        match self.service.is_some() || self.listener.is_held(caller.id) {
             true => Ok(()),
             false => Err(Errno::SRCH),
         }

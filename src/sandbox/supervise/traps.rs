@@ -112,6 +112,14 @@ pub(in crate::sandbox) enum Abi {
     Arm,
 }
 
+impl Abi {
+    /// This program's own.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const NATIVE: Abi = Abi::X86_64;
+    #[cfg(target_arch = "aarch64")]
+    pub(super) const NATIVE: Abi = Abi::Arm64;
+}
+
 /// O_WRONLY, O_RDWR, O_CREAT, O_TRUNC and O_TMPFILE's own bit, which are the same on all of these.
 const WRITES: u32 = 0o1 | 0o2 | 0o100 | 0o1000 | 0o20_000_000;
 /// The resource that carries the number of a process's credentials.

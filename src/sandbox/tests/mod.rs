@@ -64,6 +64,7 @@ mod confinement;
 mod emulation;
 mod lifetime;
 mod mounts;
+mod paths;
 mod powers;
 mod targets;
 
@@ -81,6 +82,7 @@ static HOOK: extern "C" fn() = {
             emulation::SUBJECTS,
             lifetime::SUBJECTS,
             mounts::SUBJECTS,
+            paths::SUBJECTS,
             powers::SUBJECTS,
             targets::SUBJECTS,
         ]
@@ -199,6 +201,7 @@ impl Root {
             devices: Vec::new(),
             emulators: Vec::new(),
             ledger: None,
+            scratch: None,
         }
     }
 

@@ -1,0 +1,740 @@
+//! The calls whose arguments are changed: execve, execveat and chdir.
+//!
+//! The thread stands at the call. What it asked for is found in the root, and the call gets the host's path for it, with the
+//! arguments that [`exec`](super::super::exec) plans. Both lie in the caller's memory, in [`rooms`](super::rooms); if there is
+//! none yet, the thread makes another call first, which brings some, and then its own once more.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::vocab::FileId;
+
+use super::super::calls::{Traced, traced};
+use super::super::credentials::Credentials;
+use super::super::elf::{self, Program, SCRIPT_HEAD};
+use super::super::exec::{self, Files, NAME_OPTION, Way};
+use super::super::family;
+use super::super::guest::{Node, Opened};
+use super::super::identity::{Executable, FileCapabilities};
+use super::super::memory::Memory;
+use super::super::permission::{EXECUTE, file_id};
+use super::super::ptrace::{self, Registers, Stop};
+use super::super::supervision::{Caller, Supervision};
+use super::Path;
+use super::rooms::Rooms;
+
+/// More pointers than any call can have: each points to a byte at least, and all are limited to a quarter of the stack.
+const MOST_ARGUMENTS: usize = 1 << 20;
+/// Longest argument with its NUL, the kernel's limit.
+const LONGEST_ARGUMENT: usize = 131_072;
+/// Loaders are smaller than this.
+const LARGEST_LOADER: u64 = 16 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Execution {
+    /// The first process, whose end is the command's.
+    first: Option<i32>,
+    ended: Option<Followed>,
+    phases: HashMap<i32, Phase>,
+    /// Children that stood still before their parents told of them.
+    strangers: HashSet<i32>,
+    /// Whether a loader knows [`NAME_OPTION`], by file and time of change.
+    loaders: HashMap<(FileId, i64, u32), bool>,
+    /// Copies of programs that name their loader by its path on the host.
+    copies: HashMap<(FileId, i64, u32), Vec<u8>>,
+    made: u32,
+}
+
+/// What a thread that went on is doing.
+enum Phase {
+    /// Getting room, at its first call's registers.
+    Mapping { registers: Registers, length: u64 },
+    /// Executing, if the kernel agrees.
+    Executing {
+        executable: family::Executable,
+        who: Credentials,
+    },
+    /// At a call whose end is waited for.
+    Calling,
+}
+
+impl std::fmt::Debug for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Phase::Mapping { .. } => "Mapping",
+            Phase::Executing { .. } => "Executing",
+            Phase::Calling => "Calling",
+        })
+    }
+}
+
+/// How the command's first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::sandbox) enum Followed {
+    Exited(i32),
+    Killed(i32),
+}
+
+/// Other arguments for a call.
+struct Replacement {
+    /// What the path becomes, at which argument, and whether others are cleared.
+    path: CString,
+    path_at: usize,
+    /// The pointers of the new first arguments come before the rest of the old ones.
+    arguments: Option<(Vec<Vec<u8>>, Vec<u64>)>,
+    then: Option<Phase>,
+}
+
+impl Supervision {
+    /// Begins to follow the command's first process, which stands still or is about to.
+    pub(in crate::sandbox) fn follow_from(&mut self, process: i32) -> Result<(), Errno> {
+        ptrace::seize(process)?;
+        let service = self.service();
+        service.family.begin(process);
+        service.execution.first = Some(process);
+        Ok(())
+    }
+
+    /// Deals with all that the command's threads and the helpers have to tell. Returns how the first process ended, once it
+    /// has.
+    pub(in crate::sandbox) fn follow(&mut self) -> Option<Followed> {
+        while let Ok(Some((thread, stop))) = ptrace::next() {
+            self.stopped(thread, stop);
+        }
+        self.service().execution.ended
+    }
+
+    /// Ends all that is left of the command, and waits for it.
+    pub(in crate::sandbox) fn end_all(&mut self) {
+        self.service().helpers.end_all();
+        loop {
+            let processes: Vec<i32> = self.service().family.processes().collect();
+            for process in processes {
+                // SAFETY: takes two numbers. It is a child that has not been waited for, so the number is its own.
+                unsafe { libc::kill(process, libc::SIGKILL) };
+            }
+            match ptrace::wait_for_next() {
+                Ok(Some((thread, stop))) => self.stopped(thread, stop),
+                Ok(None) => {}
+                // There are none left.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn stopped(&mut self, thread: i32, stop: Stop) {
+        if self.service().helpers.ended(thread) {
+            return;
+        }
+        // ESRCH of whatever is done to a thread that was killed meanwhile: its end is still to be told.
+        match stop {
+            Stop::Exited(code) => self.gone(thread, Followed::Exited(code)),
+            Stop::Killed(signal) => self.gone(thread, Followed::Killed(signal)),
+            Stop::Seccomp => self.at_call(thread),
+            Stop::CallEnded => self.call_ended(thread),
+            Stop::Executed => {
+                self.executed(thread);
+                ptrace::go_on(thread, 0).ok();
+            }
+            Stop::Forked | Stop::Vforked | Stop::Cloned => {
+                self.has_child(thread);
+                ptrace::go_on(thread, 0).ok();
+            }
+            Stop::GroupStopped => {
+                ptrace::listen(thread).ok();
+            }
+            Stop::Other => {
+                let service = self.service();
+                if service.family.has(thread) {
+                    ptrace::go_on(thread, 0).ok();
+                } else {
+                    service.execution.strangers.insert(thread);
+                }
+            }
+            Stop::Signal(signal) => {
+                ptrace::go_on(thread, signal).ok();
+            }
+        }
+    }
+
+    fn gone(&mut self, thread: i32, how: Followed) {
+        let service = self.service();
+        service.helpers.end_of(thread);
+        let process = service.family.process_of(thread).unwrap_or(thread);
+        service.rooms.leave(process, thread);
+        if process == thread {
+            service.rooms.left(process, thread);
+        }
+        service.family.remove(thread);
+        service.execution.phases.remove(&thread);
+        service.execution.strangers.remove(&thread);
+        if service.execution.first == Some(thread) {
+            service.execution.ended = Some(how);
+        }
+    }
+
+    fn has_child(&mut self, parent: i32) {
+        let Ok(child) = ptrace::message(parent) else {
+            return;
+        };
+        let (mut shares, mut is_process) = (false, true);
+        if let Ok(registers) = Registers::of(parent) {
+            let number = libc::c_long::from(registers.number());
+            if number == libc::SYS_clone {
+                let flags = registers.argument(0);
+                shares = flags & libc::CLONE_VM as u64 != 0;
+                is_process = flags & libc::CLONE_THREAD as u64 == 0;
+            }
+            #[cfg(target_arch = "x86_64")]
+            {
+                shares |= number == libc::SYS_vfork;
+            }
+        }
+        let service = self.service();
+        service.family.add(parent, child, is_process);
+        if is_process {
+            let of_parent = service.family.process_of(parent).unwrap_or(parent);
+            service.rooms.forked(of_parent, child, shares);
+        }
+        if service.execution.strangers.remove(&child) {
+            ptrace::go_on(child, 0).ok();
+        }
+    }
+
+    fn executed(&mut self, process: i32) {
+        let former = ptrace::message(process).unwrap_or(process);
+        let service = self.service();
+        service.rooms.left(process, former);
+        let phase = service.execution.phases.remove(&former);
+        if former != process {
+            service.execution.phases.remove(&process);
+        }
+        if let Some(Phase::Executing { executable, who }) = phase {
+            service.family.executes(process, executable);
+            // Fails for one that is gone.
+            self.table.set(process, who).ok();
+        }
+    }
+
+    fn at_call(&mut self, thread: i32) {
+        let Ok(mut registers) = Registers::of(thread) else {
+            ptrace::go_on(thread, 0).ok();
+            return;
+        };
+        let caller = self.caller_at(thread, &registers);
+        let done = match traced(registers.number()) {
+            // The command has a filter of its own, and nobody traces for it.
+            None => Err(Errno::NOSYS),
+            Some(Traced::Chdir) => self.chdir(&caller),
+            Some(Traced::Execve) => {
+                let path = Path {
+                    at: libc::AT_FDCWD,
+                    address: registers.argument(0),
+                };
+                self.execve(&caller, path, registers.argument(1), 0, 0)
+            }
+            Some(Traced::Execveat) => {
+                let path = Path {
+                    at: caller.number(0).cast_signed(),
+                    address: registers.argument(1),
+                };
+                let flags = caller.number(4);
+                self.execve(&caller, path, registers.argument(2), flags, 1)
+            }
+        };
+        let done = done.and_then(|replacement| self.replace(thread, &mut registers, replacement));
+        if let Err(errno) = done {
+            let service = self.service();
+            service.execution.phases.remove(&thread);
+            let process = service.family.process_of(thread).unwrap_or(thread);
+            service.rooms.leave(process, thread);
+            registers.set_result(-i64::from(errno.raw_os_error()));
+            registers.set_number(thread, -1).ok();
+            registers.write(thread).ok();
+            ptrace::go_on(thread, 0).ok();
+        }
+    }
+
+    fn caller_at(&self, thread: i32, registers: &Registers) -> Caller {
+        let mut arguments = [0; 6];
+        for (at, argument) in arguments.iter_mut().enumerate() {
+            *argument = registers.argument(at);
+        }
+        Caller::standing(thread, registers.number(), arguments)
+    }
+
+    /// Lets the thread go on with other arguments, or to get room for them.
+    fn replace(
+        &mut self,
+        thread: i32,
+        registers: &mut Registers,
+        replacement: Replacement,
+    ) -> Result<(), Errno> {
+        let length = replacement.length();
+        let service = self.service();
+        let process = service.family.process_of(thread).unwrap_or(thread);
+        let memory = Memory::of(thread);
+        let is_alone = !service.rooms.is_shared(process) && service.family.has_one_thread(process);
+        let mut waits = false;
+        let mut address = None;
+        if is_alone {
+            let at = registers.stack().saturating_sub(length) & !15;
+            if memory.write(at, &replacement.bytes(at)).is_ok() {
+                address = Some(at);
+            }
+        }
+        while address.is_none() {
+            let Some(at) = service.rooms.take(process, thread, length) else {
+                return self.get_room(thread, registers, length);
+            };
+            waits = true;
+            match memory.write(at, &replacement.bytes(at)) {
+                Ok(()) => address = Some(at),
+                // The process has given it back.
+                Err(_) => service.rooms.forget(process, at),
+            }
+        }
+        let address = address.expect("the loop ends with one");
+        registers.set_argument(replacement.path_at, address + replacement.path_offset());
+        if replacement.arguments.is_some() {
+            registers.set_argument(replacement.path_at + 1, address);
+        }
+        if replacement.path_at == 1 {
+            // An absolute path needs no directory, and all links were followed.
+            registers.set_argument(4, 0);
+        }
+        registers.write(thread)?;
+        match replacement.then {
+            Some(phase) => {
+                service.execution.phases.insert(thread, phase);
+                ptrace::go_on(thread, 0)
+            }
+            None if waits => {
+                service.execution.phases.insert(thread, Phase::Calling);
+                ptrace::go_on_to_end_of_call(thread)
+            }
+            None => ptrace::go_on(thread, 0),
+        }
+    }
+
+    /// Has the thread ask for memory.
+    fn get_room(&mut self, thread: i32, registers: &Registers, length: u64) -> Result<(), Errno> {
+        let length = Rooms::wanted(length);
+        let mut asking = *registers;
+        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        for (at, value) in [0, length, protection, flags, u64::MAX, 0]
+            .into_iter()
+            .enumerate()
+        {
+            asking.set_argument(at, value);
+        }
+        asking.write(thread)?;
+        asking.set_number(thread, libc::SYS_mmap)?;
+        asking.write(thread)?;
+        self.service().execution.phases.insert(
+            thread,
+            Phase::Mapping {
+                registers: *registers,
+                length,
+            },
+        );
+        ptrace::go_on_to_end_of_call(thread)
+    }
+
+    fn call_ended(&mut self, thread: i32) {
+        let service = self.service();
+        let process = service.family.process_of(thread).unwrap_or(thread);
+        match service.execution.phases.remove(&thread) {
+            Some(Phase::Mapping { registers, length }) => {
+                let mut again = registers;
+                match Registers::of(thread).map(|now| now.result()) {
+                    Ok(address @ 1..) => {
+                        service.rooms.add(process, address.cast_unsigned(), length);
+                        again.call_again(registers.number());
+                    }
+                    _ => again.set_result(-i64::from(Errno::NOMEM.raw_os_error())),
+                }
+                again.write(thread).ok();
+            }
+            _ => service.rooms.leave(process, thread),
+        }
+        ptrace::go_on(thread, 0).ok();
+    }
+
+    fn chdir(&mut self, caller: &Caller) -> Result<Replacement, Errno> {
+        let path = Path {
+            at: libc::AT_FDCWD,
+            address: caller.arguments[0],
+        };
+        let node = self.find(caller, path, 0)?;
+        if !node.is_directory() {
+            return Err(Errno::NOTDIR);
+        }
+        let guest = &self.service().guest;
+        let host = match node {
+            Node::Opened(opened) => {
+                let host = guest.path_of_descriptor(opened.fd.as_fd())?;
+                let seen = self.truth().of(&opened.stat);
+                self.credentials(caller)?.check(&seen, EXECUTE)?;
+                host
+            }
+            Node::Proc(entry) => {
+                let fd = super::super::procfs::open_directory(guest, &entry)?;
+                guest.path_of_descriptor(fd.as_fd())?
+            }
+        };
+        Ok(Replacement {
+            path: host_path(host)?,
+            path_at: 0,
+            arguments: None,
+            then: None,
+        })
+    }
+
+    fn execve(
+        &mut self,
+        caller: &Caller,
+        path: Path,
+        arguments: u64,
+        flags: u32,
+        path_at: usize,
+    ) -> Result<Replacement, Errno> {
+        let known = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+        if flags & !known.cast_unsigned() != 0 {
+            return Err(Errno::INVAL);
+        }
+        let memory = caller.memory();
+        let opened = match self.find(caller, path, flags)? {
+            Node::Opened(opened) if opened.is_link() => return Err(Errno::LOOP),
+            Node::Opened(opened) => opened,
+            Node::Proc(_) => return Err(Errno::ACCESS),
+        };
+        let called = match memory.path(path.address) {
+            Ok(text) if text.is_empty() => format!("/dev/fd/{}", path.at).into_bytes(),
+            Ok(text) if path.at >= 0 && !text.to_bytes().starts_with(b"/") => {
+                let start = format!("/dev/fd/{}/", path.at).into_bytes();
+                [&start, text.to_bytes()].concat()
+            }
+            Ok(text) => text.into_bytes(),
+            // An address of nothing, with a descriptor in its place.
+            Err(_) => format!("/dev/fd/{}", path.at).into_bytes(),
+        };
+        let pointers = pointers(memory, arguments)?;
+        let name = match pointers.first() {
+            Some(first) => memory
+                .text(*first, LONGEST_ARGUMENT)?
+                .ok_or(Errno::TOOBIG)?
+                .into_bytes(),
+            None => Vec::new(),
+        };
+        let file = self.executable(caller, &opened)?;
+        let guest_path = file.guest.clone();
+        let is_foreign = file.program == Program::Foreign;
+        let mut lookup = Lookup {
+            supervision: self,
+            caller,
+        };
+        let plan = exec::plan(&called, &name, file, &mut lookup);
+        if is_foreign {
+            self.say_foreign(caller, &guest_path);
+        }
+        let plan = plan?;
+        let who = self.credentials(caller)?.execute(&plan.rights)?;
+        let rest = pointers.get(1..).unwrap_or_default().to_vec();
+        Ok(Replacement {
+            path: host_path(plan.host)?,
+            path_at,
+            arguments: plan.arguments.map(|first| (first, rest)),
+            then: Some(Phase::Executing {
+                executable: family::Executable {
+                    path: plan.guest.into(),
+                    loaders_arguments: if plan.by_loader { 3 } else { 0 },
+                },
+                who,
+            }),
+        })
+    }
+
+    /// Tells on the caller's own standard error what "exec format error" does not.
+    fn say_foreign(&mut self, caller: &Caller, path: &[u8]) {
+        let place = format!("{}/fd/2", caller.thread);
+        let proc = self.service().guest.proc().clone();
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let Ok(fd) = openat(&*proc, place, flags | OFlags::CLOEXEC, Mode::empty()) else {
+            return;
+        };
+        let text = format!(
+            "builder: `{}` is a program of another architecture, 32 bits wide perhaps, which cannot run in the sandbox `paths`\n",
+            String::from_utf8_lossy(path)
+        );
+        // Whoever closed it did not want to know.
+        rustix::io::write(&fd, text.as_bytes()).ok();
+    }
+
+    /// Looks into a file that the caller wants to execute.
+    fn executable(&mut self, caller: &Caller, opened: &Opened) -> Result<exec::File, Errno> {
+        let seen = self.truth().of(&opened.stat);
+        if seen.mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(Errno::ACCESS);
+        }
+        self.credentials(caller)?.check(&seen, EXECUTE)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let guest = &self.service().guest;
+        let fd = guest.reopen(opened.fd.as_fd(), flags)?;
+        let host = guest.path_of_descriptor(opened.fd.as_fd())?;
+        let named = match opened.tree {
+            Some(_) if !host.ends_with(b" (deleted)") => guest.guest_of(&host),
+            _ => None,
+        };
+        let file = File::from(fd);
+        let head = read_at(&file, 0, SCRIPT_HEAD)?;
+        let program = elf::recognise(&head, |at, length| read_at(&file, at, length))?;
+        let rights = Executable {
+            uid: seen.uid,
+            gid: seen.gid,
+            mode: seen.mode & 0o7777,
+            capabilities: self
+                .ledger
+                .get(&file_id(&opened.stat))
+                .and_then(|entry| entry.xattrs.get(&b"security.capability"[..]))
+                .and_then(|value| FileCapabilities::parse(value)),
+        };
+        let is_script = matches!(program, Program::Script { .. });
+        let (guest, host) = match named {
+            Some((_, path)) => (path, host),
+            // The kernel finds it by no name that the caller could not take away before it looks.
+            None if is_script => (host.clone(), host),
+            None => {
+                let copy = self.copy(&opened.stat, &file, None)?;
+                (host, copy)
+            }
+        };
+        Ok(exec::File {
+            guest,
+            host,
+            program,
+            rights,
+            id: (opened.tree, opened.stat),
+        })
+    }
+
+    /// Copies a program to where only the supervisor writes, with another loader perhaps; returns the copy's path.
+    fn copy(
+        &mut self,
+        stat: &rustix::fs::Statx,
+        file: &File,
+        loader: Option<(&elf::Loader, &[u8])>,
+    ) -> Result<Vec<u8>, Errno> {
+        let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
+        let key = (file_id(stat), changed.0, changed.1);
+        if let Some(copy) = self.service().execution.copies.get(&key) {
+            return Ok(copy.clone());
+        }
+        let io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let service = self.service();
+        service.execution.made += 1;
+        let name = format!("program-{}", service.execution.made);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o755);
+        let copy = File::from(openat(&service.scratch, name.as_str(), flags, mode)?);
+        let mut from = file.try_clone().map_err(io)?;
+        std::io::Seek::rewind(&mut from).map_err(io)?;
+        if rustix::fs::ioctl_ficlone(&copy, &from).is_err() {
+            std::io::copy(&mut from, &mut &copy).map_err(io)?;
+        }
+        if let Some((loader, path)) = loader {
+            let length = copy.metadata().map_err(io)?.len();
+            let header = read_at(&copy, loader.header_at, elf::program_header_size())?;
+            let writes = elf::rename_loader(loader, length, &header, path).ok_or(Errno::NOEXEC)?;
+            for (at, bytes) in writes {
+                copy.write_all_at(&bytes, at).map_err(io)?;
+            }
+        }
+        let path = service.guest.path_of_descriptor(copy.as_fd())?;
+        // Closed for writing, or it could not be executed.
+        drop(copy);
+        service.execution.copies.insert(key, path.clone());
+        Ok(path)
+    }
+
+    fn knows_option(&mut self, opened: &Opened) -> Result<bool, Errno> {
+        let stat = &opened.stat;
+        let key = (file_id(stat), stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
+        let service = self.service();
+        if let Some(known) = service.execution.loaders.get(&key) {
+            return Ok(*known);
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let fd: OwnedFd = service.guest.reopen(opened.fd.as_fd(), flags)?;
+        let mut bytes = Vec::new();
+        File::from(fd)
+            .take(LARGEST_LOADER)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        // musl has the option's name without the dashes.
+        let option = &NAME_OPTION[2..];
+        let knows = bytes
+            .windows(option.len() + 1)
+            .any(|window| window.starts_with(option) && window.ends_with(b"\0"));
+        service.execution.loaders.insert(key, knows);
+        Ok(knows)
+    }
+}
+
+/// Looks files up for one call.
+struct Lookup<'a> {
+    supervision: &'a mut Supervision,
+    caller: &'a Caller,
+}
+
+impl Lookup<'_> {
+    fn opened(&mut self, path: &[u8]) -> Result<Opened, Errno> {
+        let (guest, asker) = self.supervision.scene(self.caller)?;
+        match guest.find(&asker, libc::AT_FDCWD, path, super::Last::Follow)? {
+            Node::Opened(opened) => Ok(opened),
+            Node::Proc(_) => Err(Errno::ACCESS),
+        }
+    }
+}
+
+impl Files for Lookup<'_> {
+    fn find(&mut self, path: &[u8]) -> Result<exec::File, Errno> {
+        let opened = self.opened(path)?;
+        self.supervision.executable(self.caller, &opened)
+    }
+
+    fn way(&mut self, file: &exec::File) -> Result<Way, Errno> {
+        let Program::Dynamic(loader) = &file.program else {
+            return Err(Errno::NOEXEC);
+        };
+        let opened = self.opened(&loader.path)?;
+        let seen = self.supervision.truth().of(&opened.stat);
+        if seen.mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(Errno::ACCESS);
+        }
+        self.supervision
+            .credentials(self.caller)?
+            .check(&seen, EXECUTE)?;
+        let guest = &self.supervision.service().guest;
+        let host = guest.path_of_descriptor(opened.fd.as_fd())?;
+        // What has no name of its own in the root cannot be named to the loader either.
+        let has_name = file.guest.starts_with(b"/") && !file.guest.ends_with(b" (deleted)");
+        let is_named = has_name && file.id.0.is_some();
+        if is_named && self.supervision.knows_option(&opened)? {
+            return Ok(Way::Loader(host));
+        }
+        let program = File::open(std::ffi::OsStr::new(
+            std::str::from_utf8(&file.host).map_err(|_| Errno::NOENT)?,
+        ))
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        let mut stat = file.id.1;
+        if !is_named {
+            // The copy without the loader's name is another file.
+            stat = super::super::guest::look(program.as_fd())?;
+        }
+        self.supervision
+            .copy(&stat, &program, Some((loader, &host)))
+            .map(Way::Copy)
+    }
+}
+
+impl Replacement {
+    fn path_offset(&self) -> u64 {
+        match &self.arguments {
+            Some((first, rest)) => 8 * (first.len() + rest.len() + 1) as u64,
+            None => 0,
+        }
+    }
+
+    fn length(&self) -> u64 {
+        let texts: usize = self
+            .arguments
+            .iter()
+            .flat_map(|(first, _)| first)
+            .map(|text| text.len() + 1)
+            .sum();
+        self.path_offset() + (self.path.as_bytes_with_nul().len() + texts) as u64
+    }
+
+    /// Writes pointers, path and texts for a place.
+    fn bytes(&self, at: u64) -> Vec<u8> {
+        let mut texts = self.path.as_bytes_with_nul().to_vec();
+        let mut bytes = Vec::new();
+        if let Some((first, rest)) = &self.arguments {
+            for text in first {
+                let address = at + self.path_offset() + texts.len() as u64;
+                bytes.extend(address.to_ne_bytes());
+                texts.extend_from_slice(text);
+                texts.push(0);
+            }
+            for address in rest {
+                bytes.extend(address.to_ne_bytes());
+            }
+            bytes.extend(0_u64.to_ne_bytes());
+        }
+        bytes.extend(texts);
+        bytes
+    }
+}
+
+/// Reads a list of pointers that ends with one to nothing.
+fn pointers(memory: Memory, address: u64) -> Result<Vec<u64>, Errno> {
+    const PAGE: u64 = 4096;
+    let mut pointers = Vec::new();
+    if address == 0 {
+        return Ok(pointers);
+    }
+    let mut at = address;
+    while pointers.len() < MOST_ARGUMENTS {
+        // To the end of the page, after which there may be nothing; a pointer across it is read with what follows.
+        let mut count = ((PAGE - at % PAGE) / 8).clamp(1, 128) as usize;
+        if pointers.is_empty() {
+            count = count.min(16);
+        }
+        let mut bytes = vec![0; 8 * count];
+        memory.read(at, &mut bytes)?;
+        for pointer in bytes.as_chunks().0 {
+            match u64::from_ne_bytes(*pointer) {
+                0 => return Ok(pointers),
+                pointer => pointers.push(pointer),
+            }
+        }
+        at = at.checked_add(8 * count as u64).ok_or(Errno::FAULT)?;
+    }
+    Err(Errno::TOOBIG)
+}
+
+fn host_path(path: Vec<u8>) -> Result<CString, Errno> {
+    const PATH_MAX: usize = 4096;
+    if path.len() >= PATH_MAX {
+        return Err(Errno::NAMETOOLONG);
+    }
+    CString::new(path).map_err(|_| Errno::INVAL)
+}
+
+fn read_at(file: &File, at: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        let Some(at) = at.checked_add(filled as u64) else {
+            break;
+        };
+        match file.read_at(&mut bytes[filled..], at) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            // An offset that no file has.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => break,
+            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
