@@ -42,6 +42,8 @@ pub enum RootfsError {
     /// Applied elsewhere, such a name would delete something.
     #[error("`{path}` cannot be in a layer: a name that begins with `.wh.` means a deletion there")]
     WhiteoutName { path: String },
+    #[error("`{path}` cannot be in a layer: the device 0:0 means a deletion there")]
+    DeletionDevice { path: String },
     #[error("{count} layers are more than overlayfs can stack: at most {limit}", limit = super::MAX_LOWERS)]
     TooManyLayers { count: usize },
     #[error("cannot mount an overlay: {step}{log}")]

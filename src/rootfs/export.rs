@@ -46,7 +46,7 @@ pub fn write_tree<W: Write>(
     out: &mut LayerWriter<W>,
     cancel: &Cancel,
 ) -> Result<ExportStats, RootfsError> {
-    let naming = Naming::of(root.as_fd()).during("examine", "/")?;
+    let naming = root.naming().during("examine", "/")?;
     let mut sink = EntrySink {
         out,
         cancel,
@@ -110,7 +110,7 @@ pub fn export_tree(
     let mut export = Export {
         directory: top.try_clone().during("open", name)?,
         top,
-        naming: Naming::of(root.as_fd()).during("examine", "/")?,
+        naming: root.naming().during("examine", "/")?,
         keep_owners: is_machine_root(),
         times: shown,
         cancel,

@@ -9,7 +9,6 @@ use super::error::{During, RootfsError};
 use super::parcel;
 use super::tree::Tree;
 use super::unpack::{Rules, Unpacker};
-use super::xattr::Naming;
 
 /// Unpacks an uncompressed archive into the directory `destination`, which is made where it is missing (with `owner`, like
 /// every entry; directories that the archive only implies are root's).
@@ -30,7 +29,7 @@ pub fn extract_archive(
     let rules = Rules {
         layer: false,
         owner,
-        naming: Naming::of(root.as_fd()).during("examine", "/")?,
+        naming: root.naming().during("examine", "/")?,
         time,
     };
     parcel::unpack(tar, Unpacker::new(destination, rules))

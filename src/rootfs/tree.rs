@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
@@ -17,15 +18,21 @@ use rustix::io::Errno;
 use crate::layer::Mtime;
 
 use super::error::{During, RootfsError, Shown, rooted};
+use super::pool::Reading;
 use super::resolve::{
     self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Refused, Walker, split_last,
 };
 use super::stat::{FileKind, Stat};
+use super::xattr::Naming;
 
 /// A root directory; cheap to clone by [`Tree::try_clone`].
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
+    /// It is a plain directory with the names that a command sees, and not a mount or layer directory.
+    is_composed: bool,
+    /// Keeps writers out of it.
+    reading: Option<Arc<Reading>>,
 }
 
 impl Tree {
@@ -33,12 +40,33 @@ impl Tree {
     pub fn open(path: &Path) -> Result<Tree, RootfsError> {
         let root = rustix::fs::open(path, PATH_DIRECTORY, Mode::empty())
             .during("open", path.as_os_str().as_bytes())?;
-        Ok(Tree { root })
+        Ok(Tree::from_fd(root))
     }
 
     /// Takes an open directory as a root; [`mount_overlay`](super::mount_overlay) returns such.
     pub fn from_fd(root: OwnedFd) -> Tree {
-        Tree { root }
+        Tree {
+            root,
+            is_composed: false,
+            reading: None,
+        }
+    }
+
+    /// Takes a root of [`Trees`](super::Trees).
+    pub(super) fn composed(root: OwnedFd, reading: Option<Arc<Reading>>) -> Tree {
+        Tree {
+            root,
+            is_composed: true,
+            reading,
+        }
+    }
+
+    /// Tells how names of attributes are to be understood in it.
+    pub(super) fn naming(&self) -> io::Result<Naming> {
+        match self.is_composed {
+            true => Ok(Naming::Mounted),
+            false => Naming::of(self.as_fd()),
+        }
     }
 
     /// Returns the root directory. It may be an `O_PATH` descriptor.
@@ -50,6 +78,8 @@ impl Tree {
     pub fn try_clone(&self) -> Result<Tree, RootfsError> {
         Ok(Tree {
             root: self.root.try_clone().during("clone", "/")?,
+            is_composed: self.is_composed,
+            reading: self.reading.clone(),
         })
     }
 

@@ -115,6 +115,50 @@ pub(super) fn copy_content(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// An attribute on its way from one tree to another, by the name that it has there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Carried {
+    pub(super) name: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    /// The tree means something else without it.
+    pub(super) is_needed: bool,
+}
+
+/// Reads all attributes that go along when a file is carried from one tree to another: those of a layer's content, and what
+/// else decides who may do what with the file.
+pub(super) fn carried(file: impl AsFd, from: Naming, to: Naming) -> io::Result<Vec<Carried>> {
+    let mut attributes = Vec::new();
+    for stored in list(file.as_fd())? {
+        let (name, is_needed) = match carried_as(&stored, from, to) {
+            Fate::Drop => continue,
+            Fate::Need(name) => (name, true),
+            Fate::Try(name) => (name, false),
+        };
+        if let Some(mut value) = get(file.as_fd(), &stored)? {
+            if stored == CAPABILITY {
+                value = without_root_id(value);
+            }
+            attributes.push(Carried {
+                name,
+                value,
+                is_needed,
+            });
+        }
+    }
+    Ok(attributes)
+}
+
+fn carried_as(stored: &[u8], from: Naming, to: Naming) -> Fate {
+    match from {
+        Naming::Escaped if stored.starts_with(OVERLAY) => match meant(stored, from) {
+            Some(meant) => fate(&meant, to),
+            None => Fate::Drop,
+        },
+        _ if stored.starts_with(b"trusted.") => Fate::Drop,
+        _ => fate(stored, to),
+    }
+}
+
 /// Returns one attribute's value, or `None` where there is none.
 pub(super) fn get(file: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 256];
@@ -243,6 +287,48 @@ mod tests {
             "security.capability",
             Naming::Escaped,
             Some("security.capability"),
+        );
+    }
+
+    #[test]
+    fn attributes_are_carried_by_the_name_that_they_have_in_the_other_tree() {
+        let need = |name: &str| Fate::Need(name.as_bytes().to_vec());
+        let check = |stored: &str, from, to, expected: Fate| {
+            assert_eq!(
+                carried_as(stored.as_bytes(), from, to),
+                expected,
+                "{stored}"
+            );
+        };
+        let (layer, root) = (Naming::Escaped, Naming::Mounted);
+        check("user.overlay.opaque", layer, root, Fate::Drop);
+        check("user.overlay.origin", layer, root, Fate::Drop);
+        check(
+            "user.overlay.overlay.opaque",
+            layer,
+            root,
+            need("user.overlay.opaque"),
+        );
+        check(
+            "user.overlay.opaque",
+            root,
+            layer,
+            need("user.overlay.overlay.opaque"),
+        );
+        check("user.note", root, layer, need("user.note"));
+        check("trusted.note", root, layer, Fate::Drop);
+        check("security.selinux", root, layer, Fate::Drop);
+        check(
+            "security.capability",
+            layer,
+            root,
+            need("security.capability"),
+        );
+        check(
+            "system.posix_acl_access",
+            layer,
+            root,
+            Fate::Try(b"system.posix_acl_access".to_vec()),
         );
     }
 

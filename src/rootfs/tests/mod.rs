@@ -6,6 +6,7 @@ mod layers;
 mod mounts;
 mod property;
 mod snapshot;
+mod trees;
 
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd};
@@ -105,8 +106,16 @@ fn diff(upper: &Path, lowers: &[PathBuf]) -> (Vec<u8>, DiffStats) {
 }
 
 fn try_diff(upper: &Path, lowers: &[PathBuf]) -> Result<(Vec<u8>, DiffStats), RootfsError> {
+    diff_with(upper, lowers, Times::Kept)
+}
+
+fn diff_with(
+    upper: &Path,
+    lowers: &[PathBuf],
+    times: Times,
+) -> Result<(Vec<u8>, DiffStats), RootfsError> {
     let mut out = LayerWriter::new(Vec::new(), Compression::Uncompressed, 1);
-    let stats = write_layer(upper, lowers, Times::Kept, &mut out, &Cancel::new())?;
+    let stats = write_layer(upper, lowers, times, &mut out, &Cancel::new())?;
     Ok((out.finish().unwrap().0, stats))
 }
 

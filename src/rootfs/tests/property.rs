@@ -13,7 +13,7 @@ use super::{Room, can_mount, diff, inside, read_only};
 
 /// One thing that a command may do. Most are tried on paths where they fail; that is as good.
 #[derive(Clone, Debug)]
-enum Edit {
+pub(super) enum Edit {
     Write(String, u8),
     /// Opened for writing, and nothing written.
     Open(String),
@@ -38,7 +38,7 @@ fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"))
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
+pub(super) fn edit() -> impl Strategy<Value = Edit> {
     let modes = prop::sample::select(vec![0o755, 0o644, 0o4755, 0o2755, 0o1777, 0o000, 0o600]);
     let names = prop::sample::select(vec![
         "user.x",
@@ -65,8 +65,8 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// Does what an edit says; the answer is of no interest.
-fn make(tree: &Tree, edit: &Edit) -> Option<()> {
+/// Does what an edit says; `None` where something of it could not be done.
+pub(super) fn make(tree: &Tree, edit: &Edit) -> Option<()> {
     let at = |path: &str| inside(tree, path);
     let remove = |path: &Path| match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
