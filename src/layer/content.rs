@@ -7,6 +7,15 @@ use super::header::padding;
 use super::input::Input;
 use super::sparse::{Run, SparseMap};
 
+/// What a file's content goes on with, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stretch {
+    /// Zeros that the archive does not hold; they are stepped over.
+    Hole(u64),
+    /// To be read.
+    Data(u64),
+}
+
 /// What of the current entry's content has not been read.
 #[derive(Debug, Default)]
 pub(super) struct Position {
@@ -54,6 +63,18 @@ impl Position {
         let position = std::mem::take(self);
         input.skip(position.stored)?;
         input.skip(position.padding)
+    }
+
+    /// Steps over a hole that comes next, or says how much data does.
+    pub(super) fn stretch(&mut self) -> Option<Stretch> {
+        let run = self.run()?;
+        Some(match run {
+            Run::Data(length) => Stretch::Data(length),
+            Run::Zeros(length) => {
+                self.advance(&run, length);
+                Stretch::Hole(length)
+            }
+        })
     }
 
     /// Returns the next run of the content; `None` at its end.

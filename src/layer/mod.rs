@@ -29,6 +29,7 @@ mod validate;
 mod writer;
 
 pub use ahead::ReadAhead;
+pub use content::Stretch;
 pub use decompress::{Format, decompress, detect};
 pub use digesting::DigestingReader;
 pub use entry::{Entry, EntryKind, Mtime};

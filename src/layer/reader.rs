@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::ops::Range;
 
-use super::content::{Content, Position};
+use super::content::{Content, Position, Stretch};
 use super::entry::{Entry, EntryKind, Mtime};
 use super::error::TarError;
 use super::header::{self, BLOCK, Block, Dialect, MAX_EXTENDED, MAX_PATH, padding};
@@ -90,6 +90,12 @@ impl<R: Read> TarReader<R> {
     /// The current entry's content; empty for all but files. What is not read is stepped over by [`TarReader::next`].
     pub fn content(&mut self) -> impl Read + '_ {
         Content::new(&mut self.input, &mut self.position)
+    }
+
+    /// Returns what the current entry's content goes on with; `None` at its end. A hole is stepped over: its length is a number that
+    /// anybody can write, so whoever makes files of strangers asks here and does not read it.
+    pub fn stretch(&mut self) -> Option<Stretch> {
+        self.position.stretch()
     }
 
     /// Writes the rest of the current entry's content to `sink`, without the copy between that [`TarReader::content`] needs;

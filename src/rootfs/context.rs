@@ -8,7 +8,7 @@ use std::io::Read;
 
 use rustix::fs::Mode;
 
-use crate::layer::{Entry, EntryKind, Mtime, TarReader};
+use crate::layer::{Entry, EntryKind, Mtime, Stretch, TarReader};
 
 use super::error::{During, RootfsError, rooted};
 use super::resolve::{self, READ_DIRECTORY};
@@ -72,12 +72,14 @@ pub fn extract_context(
         if !is_file {
             continue;
         }
-        loop {
-            let read = reader.content().read(&mut piece);
-            match read.map_err(|error| RootfsError::Archive(error.into()))? {
-                0 => break,
-                count => unpacker.content(&piece[..count])?,
+        while let Some(stretch) = reader.stretch() {
+            if let Stretch::Hole(length) = stretch {
+                unpacker.hole(length);
+                continue;
             }
+            let read = reader.content().read(&mut piece);
+            let count = read.map_err(|error| RootfsError::Archive(error.into()))?;
+            unpacker.content(&piece[..count])?;
         }
     }
     let mut unpacked = unpacker.finish()?;

@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use crate::layer::{Entry, EntryKind, TarReader};
+use crate::layer::{Entry, EntryKind, Stretch, TarReader};
 
 use super::error::RootfsError;
 use super::unpack::{Unpacked, Unpacker};
@@ -28,6 +28,8 @@ enum Item {
     Entry(Entry),
     /// The next bytes of the parcel's content belong to the last file.
     Content(usize),
+    /// The last file goes on with so many zeros.
+    Hole(u64),
 }
 
 /// Reads `tar` to its end, also what follows the archive, and has `unpacker` make what is in it.
@@ -66,6 +68,7 @@ fn make_files(
                     unpacker.content(&parcel.content[at..at + length])?;
                     at += length;
                 }
+                Item::Hole(length) => unpacker.hole(length),
             }
         }
         parcel.content.clear();
@@ -95,7 +98,7 @@ impl Packer {
                 return Ok(());
             }
             if is_file {
-                match self.fill(&mut reader.content()) {
+                match self.fill(&mut reader) {
                     Ok(Ok(())) => {}
                     Ok(Err(Abandoned)) => return Ok(()),
                     Err(error) => return Err(RootfsError::Archive(error.into())),
@@ -125,22 +128,28 @@ impl Packer {
         Ok(())
     }
 
-    fn fill(&mut self, content: &mut dyn Read) -> io::Result<Result<(), Abandoned>> {
-        loop {
-            let room = PARCEL_BYTES - self.parcel.content.len();
-            let length = content
-                .take(room as u64)
-                .read_to_end(&mut self.parcel.content)?;
-            if length > 0 {
-                self.parcel.items.push(Item::Content(length));
-            }
-            if length < room {
-                return Ok(Ok(()));
-            }
-            if self.send().is_err() {
+    fn fill<R: Read>(&mut self, reader: &mut TarReader<R>) -> io::Result<Result<(), Abandoned>> {
+        while let Some(stretch) = reader.stretch() {
+            let is_full = match stretch {
+                Stretch::Hole(length) => {
+                    self.parcel.items.push(Item::Hole(length));
+                    self.parcel.items.len() >= PARCEL_ENTRIES
+                }
+                Stretch::Data(length) => {
+                    let room = PARCEL_BYTES - self.parcel.content.len();
+                    let length = reader
+                        .content()
+                        .take(length.min(room as u64))
+                        .read_to_end(&mut self.parcel.content)?;
+                    self.parcel.items.push(Item::Content(length));
+                    length == room
+                }
+            };
+            if is_full && self.send().is_err() {
                 return Ok(Err(Abandoned));
             }
         }
+        Ok(Ok(()))
     }
 
     fn send(&mut self) -> Result<(), Abandoned> {

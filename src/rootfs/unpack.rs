@@ -171,8 +171,22 @@ impl Unpacker {
                 .during("write", rooted(&open.path))?;
         }
         open.written += content.len() as u64;
-        self.unpacked.bytes += content.len() as u64;
+        self.count(content.len() as u64);
         Ok(())
+    }
+
+    /// Adds zeros to the content of the last file, at no cost however many they are.
+    pub(super) fn hole(&mut self, length: u64) {
+        if let Some(open) = &mut self.file {
+            open.written += length;
+            open.holes = true;
+            self.count(length);
+        }
+    }
+
+    /// A few holes are soon more than a number holds.
+    fn count(&mut self, bytes: u64) {
+        self.unpacked.bytes = self.unpacked.bytes.saturating_add(bytes);
     }
 
     /// Sets the times of directories and returns the account.

@@ -282,6 +282,11 @@ fn a_huge_hole_costs_no_memory() {
     let mut some = [1; 100];
     reader.content().read_exact(&mut some).unwrap();
     assert_eq!(some, [0; 100]);
+    assert_eq!(
+        reader.stretch(),
+        Some(Stretch::Hole(9_000_000_000_000_000_000 - 100))
+    );
+    assert_eq!(reader.stretch(), None);
     assert_eq!(reader.next().unwrap().unwrap().path, b"next");
 }
 

@@ -56,8 +56,13 @@ impl Archive {
     }
 
     /// Gives the next entry an extended attribute.
-    pub(super) fn xattr(mut self, name: &str, value: &[u8]) -> Archive {
-        let mut body = format!("SCHILY.xattr.{name}=").into_bytes();
+    pub(super) fn xattr(self, name: &str, value: &[u8]) -> Archive {
+        self.extended(&format!("SCHILY.xattr.{name}"), value)
+    }
+
+    /// Says something of the next entry in a header in front of it.
+    pub(super) fn extended(mut self, key: &str, value: &[u8]) -> Archive {
+        let mut body = format!("{key}=").into_bytes();
         body.extend_from_slice(value);
         body.push(b'\n');
         let mut length = body.len() + 2;

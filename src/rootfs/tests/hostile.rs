@@ -423,6 +423,71 @@ fn setuid_and_capabilities_survive_the_change_of_owner() {
     );
 }
 
+/// A thousand bytes that say they are terabytes: neither time nor disk is spent on what is not there.
+#[test]
+fn a_hole_of_any_size_costs_nothing() {
+    if !is_root("a_hole_of_any_size_costs_nothing") {
+        return;
+    }
+    let archive = |size: u64, map: &str, content: &str| {
+        Archive::new()
+            .extended("GNU.sparse.map", map.as_bytes())
+            .extended("GNU.sparse.size", size.to_string().as_bytes())
+            .file("f", content)
+            .file("next", "after")
+    };
+    let (large, end) = (1_u64 << 43, (1_u64 << 43) - 1);
+    let map = format!("0,1,{},1,{end},1", 1_u64 << 42);
+    let check = |at: &std::path::Path| {
+        let file = fs::File::open(at.join("f")).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), large);
+        assert!(metadata.blocks() < 100, "{} blocks", metadata.blocks());
+        let byte = |at| {
+            let mut byte = [9];
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, at).unwrap();
+            byte[0]
+        };
+        let bytes = [0, 1, (1 << 42) - 1, 1 << 42, (1 << 42) + 1, end].map(byte);
+        assert_eq!(bytes, [b'a', 0, 0, b'b', 0, b'c']);
+        assert_eq!(fs::read(at.join("next")).unwrap(), b"after");
+    };
+    let host = Host::new();
+    match host.attack(|| archive(large, &map, "abc")) {
+        Ok(applied) => {
+            assert_eq!(applied.bytes, large + 5);
+            check(&host.layer);
+            assert_eq!(tree_size(&host.layer).unwrap(), large + 5);
+        }
+        // A file system without files of such a size.
+        Err(error) => assert!(error.contains("/f"), "{error}"),
+    }
+    let context = tempfile::tempdir().unwrap();
+    let tar = archive(large, &map, "abc").finish();
+    let tree = Tree::open(context.path()).unwrap();
+    match extract_context(&mut &tar[..], &tree, Default::default()) {
+        Ok(_) => check(context.path()),
+        Err(error) => assert!(error.to_string().contains("/f"), "{error}"),
+    }
+    // The largest that there can be, three times: more than a number holds.
+    let host = Host::new();
+    let most = i64::MAX as u64;
+    let all = || {
+        ["f", "g", "h"]
+            .iter()
+            .fold(Archive::new(), |archive, name| {
+                archive
+                    .extended("GNU.sparse.map", b"")
+                    .extended("GNU.sparse.size", most.to_string().as_bytes())
+                    .file(name, "")
+            })
+    };
+    match host.attack(all) {
+        Ok(_) => assert_eq!(tree_size(&host.layer).unwrap(), u64::MAX),
+        Err(error) => assert!(error.contains("/f"), "{error}"),
+    }
+}
+
 #[test]
 fn a_cut_archive_is_an_error() {
     if !is_root("a_cut_archive_is_an_error") {
