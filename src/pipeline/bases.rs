@@ -1,5 +1,6 @@
 //! Planning until everything is known: manifests and configs are fetched, layers are not; downloads and references are `remotes`'.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,6 +15,7 @@ use crate::vocab::{
     BuildRequest, Descriptor, Diagnostic, DiffId, Digest, Event, EventSink, ExitCode, ImageRef,
     Platform, VertexId,
 };
+use crate::worker::open_layout_file;
 
 use super::Failure;
 use super::failure;
@@ -389,7 +391,7 @@ fn fetch(client: &Client, image: &ImageRef, descriptor: &Descriptor) -> Result<V
     }
     let mut bytes = Vec::new();
     let mut blob = client.blob(image, descriptor).map_err(failed)?;
-    std::io::Read::read_to_end(&mut blob, &mut bytes)
+    blob.read_to_end(&mut bytes)
         .map_err(|error| source(format!("cannot pull {}", image.familiar()), &error, None))?;
     Ok(bytes)
 }
@@ -397,7 +399,7 @@ fn fetch(client: &Client, image: &ImageRef, descriptor: &Descriptor) -> Result<V
 /// Finds what a reference stands for in an OCI layout; without one, the only image in it.
 fn layout_top(path: &Path, reference: Option<&str>) -> Result<Descriptor, Failure> {
     let index_path = path.join("index.json");
-    let bytes = std::fs::read(&index_path).map_err(|error| {
+    let bytes = read_document(&index_path).map_err(|error| {
         source(
             format!("cannot read the OCI layout `{}`", path.display()),
             &error,
@@ -455,15 +457,22 @@ fn layout_top(path: &Path, reference: Option<&str>) -> Result<Descriptor, Failur
 
 fn layout_document(path: &Path, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
     let blob = path.join("blobs/sha256").join(descriptor.digest.hex());
-    let read = || {
-        if blob.metadata()?.len() > DOCUMENT_LIMIT {
-            return Err(std::io::Error::other(
-                "it is larger than a manifest or config can be",
-            ));
-        }
-        std::fs::read(&blob)
-    };
-    read().map_err(|error| source(format!("cannot read `{}`", blob.display()), &error, None))
+    read_document(&blob)
+        .map_err(|error| source(format!("cannot read `{}`", blob.display()), &error, None))
+}
+
+/// Reads a file of a layout. Whoever made the layout may have put a FIFO or a link to a device in its place.
+fn read_document(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_layout_file(path)?
+        .take(DOCUMENT_LIMIT + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > DOCUMENT_LIMIT {
+        true => Err(std::io::Error::other(
+            "it is larger than a manifest or config can be",
+        )),
+        false => Ok(bytes),
+    }
 }
 
 fn diff_ids(config: &ImageConfig) -> Option<Vec<DiffId>> {

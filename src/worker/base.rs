@@ -3,9 +3,12 @@
 //! Each layer is read once: registry → (kept as a blob, hashed) → decompressed → hashed → unpacked. A layer appears in the store
 //! under its diff ID only after both digests were checked.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::layer::{DigestingReader, ReadAhead, decompress};
 use crate::plan::{Base, BaseLocation, Graph, Op};
@@ -215,8 +218,18 @@ impl Machine<'_> {
     }
 }
 
-fn open_layout_blob(layout: &Path, digest: &Digest) -> io::Result<std::fs::File> {
-    std::fs::File::open(layout.join("blobs/sha256").join(digest.hex()))
+fn open_layout_blob(layout: &Path, digest: &Digest) -> io::Result<File> {
+    open_layout_file(&layout.join("blobs/sha256").join(digest.hex()))
+}
+
+/// Opens a file of an OCI layout; nothing but a regular one is opened to be read, since a FIFO has no end and a device may act.
+pub fn open_layout_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
+    }
 }
 
 fn unpack_key(id: &LayerId) -> CacheKey {

@@ -25,6 +25,7 @@ mod steps;
 mod wire;
 
 pub use agent::AgentAccess;
+pub use base::open_layout_file;
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
 pub use fetched::{checkout_id, no_subdirectory};
 pub use keys::{KeyError, PrivateKey};
