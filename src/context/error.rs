@@ -26,6 +26,9 @@ pub enum ContextError {
     /// A directory, FIFO or device stands where the ignore file should.
     #[error("`{}` is not a regular file", path.display())]
     NotAFile { path: PathBuf },
+    /// The ignore file of a context is a link out of it, or to nothing.
+    #[error("`{}` is a link that leads to nothing inside the build context", path.display())]
+    LeadsNowhere { path: PathBuf },
     /// The patterns of an exclusion are malformed.
     #[error(transparent)]
     Pattern(#[from] PatternError),

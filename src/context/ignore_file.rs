@@ -1,13 +1,22 @@
 //! Finds the file that says what is left out of a context.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use super::error::ContextError;
 use super::meta::{Kind, Meta};
+use super::resolve::{Found, resolve};
+use super::source::Source;
+
+/// Longer ones are no list of patterns; as for Dockerfiles.
+const LIMIT: u64 = 16 << 20;
 
 /// Returns the ignore file of a context and its text, if there is one. The first that exists wins whole:
 ///
@@ -39,25 +48,27 @@ pub fn ignore_file(
         .chain(&[".containerignore"])
         .map(|name| context.join(name));
     for path in beside.chain(inside) {
-        if let Some(text) = read(&path)? {
+        if let Some(text) = read(context, &path)? {
             return Ok(Some((path, text)));
         }
     }
     Ok(None)
 }
 
-fn read(path: &Path) -> Result<Option<String>, ContextError> {
+/// Reads an ignore file, which may lie in the context. One that does is as little trusted as the rest of it: links are followed
+/// inside the context only, since messages show lines of the file.
+fn read(context: &Path, path: &Path) -> Result<Option<String>, ContextError> {
+    let file = match inside(context, path) {
+        Some(inside) => open_inside(context, &inside, path)?,
+        None => open(CWD, path.as_os_str().as_bytes(), OFlags::empty(), path)?,
+    };
+    let Some(file) = file else {
+        return Ok(None);
+    };
     let failed = |source: io::Error| ContextError::Io {
         verb: "read",
         path: path.to_owned(),
         source,
-    };
-    // A FIFO must not make the build wait.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => file,
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(failed(error.into())),
     };
     if Meta::of(&file).map_err(|error| failed(error.into()))?.kind != Kind::File {
         return Err(ContextError::NotAFile {
@@ -65,13 +76,70 @@ fn read(path: &Path) -> Result<Option<String>, ContextError> {
         });
     }
     let mut text = Vec::new();
-    std::fs::File::from(file)
+    File::from(file)
+        .take(LIMIT + 1)
         .read_to_end(&mut text)
         .map_err(failed)?;
+    if text.len() as u64 > LIMIT {
+        return Err(failed(io::Error::other("it is larger than 16 MiB")));
+    }
     match String::from_utf8(text) {
         Ok(text) => Ok(Some(text)),
         Err(_) => Err(ContextError::NotText {
             path: path.to_owned(),
+        }),
+    }
+}
+
+/// Returns where in the context a file lies, if it does. The root of the machine is nobody's gift, and is none.
+fn inside(context: &Path, path: &Path) -> Option<PathBuf> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let context = fs::canonicalize(context).ok()?;
+    context.parent()?;
+    let parent = fs::canonicalize(parent).ok()?;
+    Some(parent.strip_prefix(context).ok()?.join(path.file_name()?))
+}
+
+/// Opens a file of the context for reading. `shown` is for messages.
+fn open_inside(context: &Path, path: &Path, shown: &Path) -> Result<Option<OwnedFd>, ContextError> {
+    let source = Source::directory(context, None)?;
+    let components: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
+    match resolve(&source, &components)? {
+        Found::Entry { path, .. } => {
+            let (parent, name) = match path.iter().rposition(|&byte| byte == b'/') {
+                Some(at) => (&path[..at], &path[at + 1..]),
+                None => (&b""[..], &path[..]),
+            };
+            // What a link led to is none; one that takes its place now is not followed.
+            open(source.open(parent)?, name, OFlags::NOFOLLOW, shown)
+        }
+        Found::Missing(_) | Found::Links => match fs::symlink_metadata(shown) {
+            Ok(found) if found.is_symlink() => Err(ContextError::LeadsNowhere {
+                path: shown.to_owned(),
+            }),
+            _ => Ok(None),
+        },
+    }
+}
+
+fn open(
+    directory: impl AsFd,
+    name: &[u8],
+    more: OFlags,
+    shown: &Path,
+) -> Result<Option<OwnedFd>, ContextError> {
+    // A FIFO must not make the build wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
+    match openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(ContextError::Io {
+            verb: "read",
+            path: shown.to_owned(),
+            source: error.into(),
         }),
     }
 }
@@ -142,5 +210,55 @@ mod tests {
             ignore_file(temp.path(), None),
             Err(ContextError::NotAFile { .. })
         ));
+    }
+
+    #[test]
+    fn links_are_followed_inside_the_context_only() {
+        use std::os::unix::fs::symlink;
+
+        let temp = tempfile::tempdir().unwrap();
+        let context = temp.path().join("context");
+        fs::create_dir_all(context.join("d")).unwrap();
+        fs::write(context.join("d/patterns"), "own").unwrap();
+        fs::write(temp.path().join("private"), "[secret").unwrap();
+        let private = temp.path().join("private");
+        let names = [
+            (".dockerignore", None),
+            ("Dockerfile.dockerignore", Some(context.join("Dockerfile"))),
+            ("d/App.dockerignore", Some(context.join("d/App"))),
+        ];
+        for (name, dockerfile) in &names {
+            let path = context.join(name);
+            let found = |target: &Path| {
+                symlink(target, &path).unwrap();
+                let found = ignore_file(&context, dockerfile.as_deref());
+                fs::remove_file(&path).unwrap();
+                found.map(|found| found.map(|(_, text)| text))
+            };
+            for target in ["../private", "../../private", "d/none", "x/../.."] {
+                let found = found(Path::new(target));
+                assert!(found.is_err(), "{name} -> {target}: {found:?}");
+            }
+            assert!(matches!(
+                found(&private),
+                Err(ContextError::LeadsNowhere { .. })
+            ));
+            // As a process whose root the context is would see it.
+            let inner = found(Path::new("/../d/patterns")).unwrap();
+            assert_eq!(inner.as_deref(), Some("own"), "{name}");
+        }
+        // Whoever names a Dockerfile elsewhere has made what lies beside it.
+        symlink(&private, temp.path().join("App.dockerignore")).unwrap();
+        let found = ignore_file(&context, Some(&temp.path().join("App"))).unwrap();
+        assert_eq!(found.unwrap().1, "[secret");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = File::create(temp.path().join(".dockerignore")).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let error = ignore_file(temp.path(), None).unwrap_err();
+        assert!(matches!(error, ContextError::Io { .. }), "{error}");
     }
 }
