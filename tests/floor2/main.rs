@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each floor uses its part")]
 mod support;
 
+mod attacks;
 mod cache;
 mod check;
 mod command;

@@ -18,14 +18,14 @@ use crate::support::lab::{Lab, Ran};
 use crate::support::power;
 use crate::support::registry::{Access, FakeRegistry, Fault, TokenRules, digest_of};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(super) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Asserts that whatever was done to a lab, it still builds.
 #[track_caller]
-fn still_works(lab: &Lab) {
+pub(super) fn still_works(lab: &Lab) {
     lab.dockerfile("FROM base\nRUN echo it still works\n");
     lab.build(&["--no-cache"]).succeeds();
     lab.is_sound();
@@ -416,7 +416,7 @@ fn messages_carry_no_control_sequences() {
 // What an image or a registry does.
 
 /// Returns one entry of an archive, whatever it says.
-fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
+pub(super) fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
     let mut block = [0_u8; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..108].copy_from_slice(b"0000644\0");
@@ -440,17 +440,17 @@ fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = entries.concat();
     bytes.resize(bytes.len() + 1024, 0);
     bytes
 }
 
-fn config(diff_ids: &[String]) -> Value {
+pub(super) fn config(diff_ids: &[String]) -> Value {
     json!({ "architecture": host_architecture(), "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": diff_ids } })
 }
 
-fn host_architecture() -> &'static str {
+pub(super) fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         _ => "arm64",
@@ -469,7 +469,7 @@ fn publish(registry: &FakeRegistry, config: &[u8], layers: &[&[u8]]) -> String {
     registry.put_manifest("evil", "latest", MANIFEST, manifest.to_string().as_bytes())
 }
 
-fn publish_layers(registry: &FakeRegistry, layers: &[&[u8]]) {
+pub(super) fn publish_layers(registry: &FakeRegistry, layers: &[&[u8]]) {
     let diff_ids: Vec<String> = layers.iter().map(|layer| digest_of(layer)).collect();
     publish(registry, config(&diff_ids).to_string().as_bytes(), layers);
 }
@@ -862,7 +862,7 @@ fn hostile_dockerfiles_end_soon() {
 // Secrets.
 
 /// Asserts that no file below `directory` holds any of `secrets`.
-fn nowhere(directory: &Path, secrets: &[&str]) {
+pub(super) fn nowhere(directory: &Path, secrets: &[&str]) {
     for item in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = item.path();
         let kind = item.file_type().unwrap();
