@@ -78,7 +78,11 @@ pub fn build(
             sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
             sandbox::raise_file_limit();
-            events.emit(entering::entered(request, &choice, &store)?);
+            let entered = entering::entered(request, &choice, &store)?;
+            if let Event::Entered { driver, .. } = &entered {
+                machine.put_roots_together_by(*driver);
+            }
+            events.emit(entered);
             foreign::check(request, &graph, &known, cancel)?;
             store.sweep().map_err(|error| failure::store(&error))?;
             let schedule = Schedule {

@@ -1,8 +1,9 @@
 //! An opened directory and how its files are to be read.
 
+use std::any::Any;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -22,6 +23,8 @@ pub struct Source {
     ignore_text: String,
     pub(super) cache: Option<Mutex<StatCache>>,
     pub(super) threads: usize,
+    /// Keeps the tree as it is.
+    held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// To whom a source's files belong in the image.
@@ -48,6 +51,7 @@ impl Source {
             ignore_text: String::new(),
             cache: None,
             threads: 1,
+            held: None,
         })
     }
 
@@ -60,7 +64,14 @@ impl Source {
             ignore_text: String::new(),
             cache: None,
             threads: 1,
+            held: None,
         }
+    }
+
+    /// Holds on to what keeps others from changing the tree.
+    pub fn holding(mut self, held: Arc<dyn Any + Send + Sync>) -> Source {
+        self.held = Some(held);
+        self
     }
 
     /// Tells the text that the ignore patterns were read from, so that errors can quote it.

@@ -44,6 +44,9 @@ pub enum RootfsError {
     WhiteoutName { path: String },
     #[error("`{path}` cannot be in a layer: the device 0:0 means a deletion there")]
     DeletionDevice { path: String },
+    /// overlayfs would show what the layer deletes.
+    #[error("the disk of `{path}` takes no deletion marks, so overlayfs cannot stack it")]
+    Marks { path: String },
     #[error("{count} layers are more than overlayfs can stack: at most {limit}", limit = super::MAX_LOWERS)]
     TooManyLayers { count: usize },
     #[error("cannot mount an overlay: {step}{log}")]

@@ -5,13 +5,17 @@
 //! Then the mark goes into the [`Sidecar`].
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::error::{During, RootfsError, Shown, rooted};
+use super::resolve::{READ_DIRECTORY, open_directory_beneath, split_last};
 use super::sidecar::Sidecar;
-use super::tree::stat_at;
+use super::tree::{stat_at, stat_of, times};
 use super::xattr;
 
 /// Marks `name` in a layer's `directory`, where nothing is, as deleted; `path` is its path from the layer's root.
@@ -55,6 +59,48 @@ pub(super) fn hide_below(
     }
     beside.set_opaque(path);
     Ok(())
+}
+
+/// Writes the marks that lie beside a layer directory into it, so that it can be mounted. Where the disk refuses them still, it is
+/// [`RootfsError::Marks`], and the layer can be composed only.
+pub fn settle_marks(layer: &Path) -> Result<(), RootfsError> {
+    let beside = Sidecar::read(layer)?;
+    if !beside.has_marks() {
+        return Ok(());
+    }
+    let shown = layer.as_os_str().as_bytes();
+    let root = rustix::fs::open(layer, READ_DIRECTORY, Mode::empty()).during("open", shown)?;
+    let mut left = Sidecar::new(beside.ownership());
+    for (path, noted) in beside.iter() {
+        let (parent, name) = split_last(path);
+        if noted.is_whiteout {
+            let mut settle = || -> io::Result<()> {
+                let parent = open_directory_beneath(root.as_fd(), parent, OFlags::empty())?;
+                let time = stat_of(&parent)?.mtime;
+                // Another process may have come here first.
+                if stat_at(&parent, name)?.is_none() {
+                    delete(parent.as_fd(), name, path, &mut left)?;
+                    rustix::fs::futimens(&parent, &times(time))?;
+                }
+                Ok(())
+            };
+            settle().during("mark as deleted", rooted(path))?;
+        }
+        if noted.is_opaque {
+            open_directory_beneath(root.as_fd(), path, OFlags::empty())
+                .and_then(|directory| hide_below(directory.as_fd(), path, &mut left))
+                .during("mark as opaque", rooted(path))?;
+        }
+        if let Some(attributes) = &noted.attributes {
+            left.set_attributes(path, attributes.clone());
+        }
+    }
+    if left.has_marks() {
+        return Err(RootfsError::Marks {
+            path: shown.shown(),
+        });
+    }
+    left.write(layer)
 }
 
 fn is_refusal(error: Errno) -> bool {

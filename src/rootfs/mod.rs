@@ -56,6 +56,7 @@ pub use diff::{DiffStats, write_layer};
 pub use error::{RootfsError, UserError};
 pub use export::{ExportStats, export_tree, write_tree};
 pub use extract::extract_archive;
+pub use marks::settle_marks;
 pub use overlay::{MAX_LOWERS, mount_overlay, write_stub_layer};
 pub use owners::{DescribeError, Owners};
 pub use pool::{TreeWriter, Trees};

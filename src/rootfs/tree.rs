@@ -61,6 +61,16 @@ impl Tree {
         }
     }
 
+    /// Tells whether it is a plain directory of [`Trees`](super::Trees), and no mount.
+    pub fn is_composed(&self) -> bool {
+        self.is_composed
+    }
+
+    /// Hands over the root; a composed tree's may be changed by others then.
+    pub fn into_fd(self) -> OwnedFd {
+        self.root
+    }
+
     /// Tells how names of attributes are to be understood in it.
     pub(super) fn naming(&self) -> io::Result<Naming> {
         match self.is_composed {

@@ -7,11 +7,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::context::{IgnorePatterns, Query, SelectError, Selection, Source, select};
 use crate::plan::{Graph, Local, Op};
 use crate::registry::{Client, RegistryError, Threads};
+use crate::rootfs::Trees;
 use crate::solve::{ChainLayer, Held, Job, Reading, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
     CacheKey, Cancel, Digest, EventSink, ExitCode, KeyComponent, LayerForm, LayerId,
-    RegistryOptions, VertexId,
+    RegistryOptions, StorageDriver, VertexId,
 };
 
 use super::Credentials;
@@ -60,6 +61,9 @@ pub struct Machine<'a> {
     pub(super) present: Mutex<HashMap<LayerId, PathBuf>>,
     /// Held while something that all steps share is made.
     pub(super) making: Mutex<()>,
+    /// How roots are put together; empty for as long as nothing is executed.
+    pub(super) driver: OnceLock<StorageDriver>,
+    pub(super) trees: OnceLock<Trees>,
 }
 
 impl<'a> Machine<'a> {
@@ -82,6 +86,8 @@ impl<'a> Machine<'a> {
             cancel: cancel.clone(),
             present: Mutex::default(),
             making: Mutex::new(()),
+            driver: OnceLock::new(),
+            trees: OnceLock::new(),
         }
     }
 
@@ -254,7 +260,7 @@ impl Worker for Machine<'_> {
             Some(source) => source,
             None => {
                 let root = Root::read_only(self, graph, root, cancel)?;
-                std::sync::Arc::new(Source::tree(root.into_fd()))
+                std::sync::Arc::new(root.into_source()?)
             }
         };
         select_for(&source, reading)?

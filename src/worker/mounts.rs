@@ -1,7 +1,7 @@
 //! What RUN's mounts come to on this machine.
 //!
 //! In: the mounts of the plan. Out: [`Given`], which the sandbox mounts and which is dropped when the command has ended. Trees
-//! are overlays of layers that are there, shown read-only or under an upper directory that is dropped; caches are directories
+//! are roots of layers that are there, shown read-only or as copies that are dropped; caches are directories
 //! of the store; secrets are files in memory; agents are sockets with a thread behind.
 
 use std::collections::BTreeMap;
@@ -13,19 +13,18 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::context::Source;
 use crate::plan::{self, CacheMount, Mount, Run, SecretMount, Sharing, SshMount, literal};
-use crate::rootfs::{RootfsError, Tree, subtree};
+use crate::rootfs::{RootfsError, Tree};
 use crate::sandbox::{DeviceNode, MountSource, RunMount};
 use crate::solve::{Job, Reading, StepError};
-use crate::store::{CacheDirectory, MountClaim, NewCacheDirectory, PendingLayer, Share};
+use crate::store::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
 use crate::vocab::{Digest, Event, ExitCode, KeyBuilder, Secret, VertexId};
 
 use super::Machine;
 use super::agent::{Agent, SocketOwner};
 use super::copy::{CopyOptions, Item, copy};
 use super::machine::select_for;
-use super::root::{Root, Stub};
+use super::root::Root;
 use super::steps::now;
 
 /// What a command is given besides its root.
@@ -43,7 +42,7 @@ pub(super) struct Given {
     /// Kept for as long as the command runs.
     agents: Vec<Agent>,
     caches: Vec<Arc<CacheDirectory>>,
-    uppers: Vec<PendingLayer>,
+    roots: Vec<Root>,
 }
 
 impl Machine<'_> {
@@ -114,19 +113,17 @@ impl Machine<'_> {
         given: &mut Given,
     ) -> Result<OwnedFd, StepError> {
         let layers = &job.inputs[from.input];
-        let root = if writable {
-            let upper = self.new_layer()?;
-            let root = Root::writable(self, job.graph, layers, &upper, Stub::Empty, job.cancel)?;
-            given.uppers.push(upper);
-            root
-        } else {
-            Root::read_only(self, job.graph, layers, job.cancel)?
+        let root = match writable {
+            true => Root::throwaway(self, job.graph, layers, job.cancel)?,
+            false => Root::read_only(self, job.graph, layers, job.cancel)?,
         };
-        subtree(root.into_fd(), from.path.as_bytes()).map_err(|error| match &error {
+        let part = root.part(&from.path).map_err(|error| match &error {
             RootfsError::Io { source, .. } if is_missing(source) => missing(&from.path),
             _ => StepError::new(ExitCode::Sandbox, format!("cannot mount `{}`", from.path))
                 .caused_by(&error),
-        })
+        })?;
+        given.roots.push(root);
+        Ok(part)
     }
 
     fn give_secret(&self, mount: &SecretMount, given: &mut Given) -> Result<(), StepError> {
@@ -335,7 +332,7 @@ impl Machine<'_> {
             let error = format!("`{}` is no directory, and a cache is one", seed.path);
             return Err(StepError::new(ExitCode::Step, error));
         }
-        let source = Source::tree(root.into_fd());
+        let source = root.into_source()?;
         let reading = Reading {
             tree: job.graph.steps[job.step.0].inputs[seed.input],
             pattern: literal(&seed.path).into(),

@@ -1,24 +1,42 @@
-//! The root of a step as a mounted tree.
+//! The root of a step: layers stacked by overlayfs, or a plain directory that stands for them.
+//!
+//! Which of the two is decided once per build, when the process has entered the place where steps run. Steps do not see the
+//! difference: they open a root, change it, and [`Machine::seal`] finds their changes in the layer's directory.
 
+use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
+use crate::context::Source;
 use crate::plan::Graph;
-use crate::rootfs::{RootfsError, Tree, mount_overlay, write_stub_layer};
+use crate::rootfs::{
+    RootfsError, Tree, TreeWriter, Trees, mount_overlay, settle_marks, subtree, write_stub_layer,
+};
 use crate::solve::{ChainLayer, StepError};
 use crate::store::PendingLayer;
-use crate::vocab::{Cancel, ExitCode, LayerId};
+use crate::vocab::{Cancel, ExitCode, LayerId, Ownership, StorageDriver};
 
 use super::Machine;
 
-/// A detached overlay mount: it goes when the last descriptor of it is closed, so nothing can be left behind.
+/// A root that is there for as long as this is.
 pub(super) struct Root {
-    fd: OwnedFd,
+    tree: Tree,
+    holder: Holder,
+}
+
+enum Holder {
+    /// A detached overlay mount goes when the last descriptor of it is closed, and a shared tree with the last handle of it.
+    Itself,
+    /// A mount whose changes are nobody's.
+    Upper {
+        _layer: PendingLayer,
+    },
+    Writer(TreeWriter),
 }
 
 impl Root {
-    /// Mounts the layers of a root to look at.
+    /// Opens a root to look at.
     pub(super) fn read_only(
         machine: &Machine<'_>,
         graph: &Graph,
@@ -26,15 +44,24 @@ impl Root {
         cancel: &Cancel,
     ) -> Result<Root, StepError> {
         let lowers = machine.lowers(graph, root, cancel)?;
-        // Two lower layers at least: overlayfs wants them where nothing is writable.
-        let stub = machine.empty_layer()?;
-        let lowers: Vec<PathBuf> = std::iter::once(stub).chain(lowers).collect();
+        let tree = match machine.driver() {
+            StorageDriver::Overlay => {
+                // Two lower layers at least: overlayfs wants them where nothing is writable.
+                let lowers = on_top_of(machine.empty_layer()?, lowers);
+                Tree::from_fd(mount_overlay(&lowers, None).map_err(|error| root_failed(&error))?)
+            }
+            StorageDriver::Tree => {
+                let tree = machine.trees()?.read(&lowers, cancel);
+                tree.map_err(|error| root_failed(&error))?
+            }
+        };
         Ok(Root {
-            fd: mount_overlay(&lowers, None).map_err(|error| mount_failed(&error))?,
+            tree,
+            holder: Holder::Itself,
         })
     }
 
-    /// Mounts the layers of a root with `layer` on top, where all changes go. `stub` puts mount points for RUN at the bottom.
+    /// Opens a root whose changes become `layer`: at once, or when it is sealed. With [`Stub::MountPoints`] a process can run in it.
     pub(super) fn writable(
         machine: &Machine<'_>,
         graph: &Graph,
@@ -44,31 +71,123 @@ impl Root {
         cancel: &Cancel,
     ) -> Result<Root, StepError> {
         let lowers = machine.lowers(graph, root, cancel)?;
-        let bottom = match stub {
-            Stub::MountPoints => machine.stub_layer()?,
-            Stub::Empty => machine.empty_layer()?,
+        match machine.driver() {
+            StorageDriver::Overlay => {
+                if stub == Stub::MountPoints {
+                    keep_mount_points_below(&lowers, layer)?;
+                }
+                mounted(machine, lowers, layer, stub)
+            }
+            StorageDriver::Tree => {
+                let writer = machine.trees()?.write(&lowers, cancel);
+                let root = Root::written(writer)?;
+                if stub == Stub::MountPoints {
+                    keep_mount_points(&root.tree)?;
+                }
+                Ok(root)
+            }
+        }
+    }
+
+    /// Opens a root whose changes are nobody's.
+    pub(super) fn throwaway(
+        machine: &Machine<'_>,
+        graph: &Graph,
+        root: &[ChainLayer],
+        cancel: &Cancel,
+    ) -> Result<Root, StepError> {
+        let lowers = machine.lowers(graph, root, cancel)?;
+        match machine.driver() {
+            StorageDriver::Overlay => {
+                let layer = machine.new_layer()?;
+                let root = mounted(machine, lowers, &layer, Stub::Empty)?;
+                Ok(Root {
+                    holder: Holder::Upper { _layer: layer },
+                    ..root
+                })
+            }
+            StorageDriver::Tree => Root::written(machine.trees()?.copy(&lowers, cancel)),
+        }
+    }
+
+    fn written(writer: Result<TreeWriter, RootfsError>) -> Result<Root, StepError> {
+        let open = |writer: TreeWriter| {
+            Ok(Root {
+                tree: writer.tree()?,
+                holder: Holder::Writer(writer),
+            })
         };
-        let lowers: Vec<PathBuf> = std::iter::once(bottom).chain(lowers).collect();
-        let fd = mount_overlay(&lowers, Some((&layer.fs(), &layer.work())))
-            .map_err(|error| mount_failed(&error))?;
-        Ok(Root { fd })
+        writer.and_then(open).map_err(|error| root_failed(&error))
     }
 
     /// Opens the root as a tree whose paths cannot leave it.
     pub(super) fn tree(&self) -> Result<Tree, StepError> {
-        let fd = self.fd.try_clone().map_err(|error| {
+        self.tree.try_clone().map_err(|error| root_failed(&error))
+    }
+
+    /// Opens the root for who mounts it, which must let go of it before this goes.
+    pub(super) fn fd(&self) -> Result<OwnedFd, StepError> {
+        self.tree.as_fd().try_clone_to_owned().map_err(|error| {
             StepError::new(
                 ExitCode::Internal,
                 "cannot duplicate the descriptor of a root",
             )
             .caused_by(&error)
-        })?;
-        Ok(Tree::from_fd(fd))
+        })
     }
 
-    /// Hands over the mount.
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.fd
+    /// Opens a part of the root for who mounts it; links on the way are followed inside.
+    pub(super) fn part(&self, path: &str) -> Result<OwnedFd, RootfsError> {
+        match self.tree.is_composed() {
+            // It need not be a mount of its own, and where nothing can be mounted it cannot.
+            true => self.tree.open_path(path.as_bytes(), true),
+            false => {
+                let root = self.tree.try_clone()?;
+                subtree(root.into_fd(), path.as_bytes())
+            }
+        }
+    }
+
+    /// Makes it what instructions copy from.
+    pub(super) fn into_source(self) -> Result<Source, StepError> {
+        let fd = self.fd()?;
+        let root: Arc<dyn Any + Send + Sync> = Arc::new(self.tree);
+        Ok(Source::tree(fd).holding(root))
+    }
+
+    /// Puts what a step has changed into its layer, which may be placed then. Nothing may be running in the root.
+    pub(super) fn finish(
+        self,
+        layer: &PendingLayer,
+        cancel: &Cancel,
+    ) -> Result<Finished, StepError> {
+        let Holder::Writer(mut writer) = self.holder else {
+            return Ok(Finished(None));
+        };
+        drop(self.tree);
+        match writer.fill(&layer.fs(), cancel) {
+            Ok(_) => Ok(Finished(Some(writer))),
+            Err(RootfsError::Cancelled) => Err(StepError::new(ExitCode::Step, "cancelled")),
+            Err(error) => {
+                let class = match error {
+                    RootfsError::Io { .. } => ExitCode::Store,
+                    _ => ExitCode::Step,
+                };
+                Err(StepError::new(class, "cannot make the layer of this step").caused_by(&error))
+            }
+        }
+    }
+}
+
+/// A root whose step is over.
+pub(super) struct Finished(Option<TreeWriter>);
+
+impl Finished {
+    /// Says where the layer is that the root has on top.
+    pub(super) fn has_become(self, layer: PathBuf) {
+        if let Some(writer) = self.0 {
+            writer.seal(layer);
+        }
     }
 }
 
@@ -80,17 +199,77 @@ pub(super) enum Stub {
     Empty,
 }
 
+/// Directories that every image has in which something has run.
+const KEPT_MOUNT_POINTS: [&str; 3] = ["proc", "sys", "dev"];
+
+fn mounted(
+    machine: &Machine<'_>,
+    lowers: Vec<PathBuf>,
+    layer: &PendingLayer,
+    stub: Stub,
+) -> Result<Root, StepError> {
+    let bottom = match stub {
+        Stub::MountPoints => machine.stub_layer()?,
+        Stub::Empty => machine.empty_layer()?,
+    };
+    let lowers = on_top_of(bottom, lowers);
+    let fd = mount_overlay(&lowers, Some((&layer.fs(), &layer.work())))
+        .map_err(|error| root_failed(&error))?;
+    Ok(Root {
+        tree: Tree::from_fd(fd),
+        holder: Holder::Itself,
+    })
+}
+
+fn on_top_of(bottom: PathBuf, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
+    std::iter::once(bottom).chain(lowers).collect()
+}
+
+/// Makes `/proc`, `/sys` and `/dev` in the layer where no layer below has them, as they stay in the image.
+fn keep_mount_points_below(lowers: &[PathBuf], layer: &PendingLayer) -> Result<(), StepError> {
+    for name in KEPT_MOUNT_POINTS {
+        let is_there = |lower: &PathBuf| lower.join(name).symlink_metadata().is_ok();
+        if lowers.iter().any(is_there) {
+            continue;
+        }
+        let path = layer.fs().join(name);
+        std::fs::create_dir(&path).map_err(|error| {
+            StepError::new(ExitCode::Store, format!("cannot make `{}`", path.display()))
+                .caused_by(&error)
+        })?;
+    }
+    Ok(())
+}
+
+/// Makes them in a plain directory.
+fn keep_mount_points(tree: &Tree) -> Result<(), StepError> {
+    for name in KEPT_MOUNT_POINTS {
+        let make = || -> Result<(), RootfsError> {
+            if tree.stat(name.as_bytes(), false)?.is_none() {
+                tree.make_dirs(name.as_bytes(), (0, 0), 0o755, None)?;
+            }
+            Ok(())
+        };
+        make().map_err(|error| root_failed(&error))?;
+    }
+    Ok(())
+}
+
 impl Machine<'_> {
-    /// Mounts a root for whoever exports its files.
+    /// Decides how roots are put together. Called once, before the first step is executed.
+    pub fn put_roots_together_by(&self, driver: StorageDriver) {
+        let known = self.driver.set(driver);
+        debug_assert!(known.is_ok(), "the driver is chosen once");
+    }
+
+    /// Opens a root for whoever exports its files.
     pub fn open_root(
         &self,
         graph: &Graph,
         root: &[ChainLayer],
         cancel: &Cancel,
     ) -> Result<Tree, StepError> {
-        Ok(Tree::from_fd(
-            Root::read_only(self, graph, root, cancel)?.into_fd(),
-        ))
+        Ok(Root::read_only(self, graph, root, cancel)?.tree)
     }
 
     /// Returns the directories of a root's layers, lowest first, after fetching and unpacking those that are not here.
@@ -125,9 +304,30 @@ impl Machine<'_> {
             .layer(id)
             .map_err(|error| Machine::store_failed(&error))?;
         if let Some(layer) = &found {
+            if self.driver() == StorageDriver::Overlay {
+                // Made as a tree, on a disk that took no marks then.
+                settle_marks(&layer.fs).map_err(|error| root_failed(&error))?;
+            }
             present().insert(*id, layer.fs.clone());
         }
         Ok(found.map(|layer| layer.fs))
+    }
+
+    fn driver(&self) -> StorageDriver {
+        *self.driver.get().unwrap_or(&StorageDriver::Overlay)
+    }
+
+    fn trees(&self) -> Result<&Trees, StepError> {
+        if let Some(trees) = self.trees.get() {
+            return Ok(trees);
+        }
+        let work = self
+            .store
+            .work_dir()
+            .map_err(|error| Machine::store_failed(&error))?;
+        Ok(self
+            .trees
+            .get_or_init(|| Trees::new(work.join("trees"), Ownership::OnDisk)))
     }
 
     fn stub_layer(&self) -> Result<PathBuf, StepError> {
@@ -138,7 +338,7 @@ impl Machine<'_> {
             .join("mount-points");
         let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.exists() {
-            write_stub_layer(&path).map_err(|error| mount_failed(&error))?;
+            write_stub_layer(&path).map_err(|error| root_failed(&error))?;
         }
         Ok(path)
     }
@@ -160,16 +360,17 @@ impl Machine<'_> {
     }
 }
 
-pub(super) fn mount_failed(error: &RootfsError) -> StepError {
-    let is_io = matches!(error, RootfsError::Io { .. });
-    let class = if is_io {
-        ExitCode::Store
-    } else {
-        ExitCode::Sandbox
+pub(super) fn root_failed(error: &RootfsError) -> StepError {
+    let class = match error {
+        RootfsError::Cancelled => return StepError::new(ExitCode::Step, "cancelled"),
+        RootfsError::Mount { .. } | RootfsError::TooManyLayers { .. } => ExitCode::Sandbox,
+        _ => ExitCode::Store,
     };
-    let failure = StepError::new(class, "cannot mount the root of the step").caused_by(error);
-    if is_io {
-        return failure;
+    let failure =
+        StepError::new(class, "cannot put the root of the step together").caused_by(error);
+    match error {
+        RootfsError::Mount { .. } => failure.hint("overlayfs is needed: its files cannot lie on overlayfs themselves, so `--root` must name a disk, volume or tmpfs; `--storage-driver tree` does without"),
+        RootfsError::Marks { .. } => failure.hint("`--storage-driver tree` can use it"),
+        _ => failure,
     }
-    failure.hint("overlayfs is needed: its files cannot lie on overlayfs themselves, so `--root` must name a disk, volume or tmpfs")
 }

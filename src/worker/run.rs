@@ -23,7 +23,6 @@ impl Machine<'_> {
         let mut given = self.given(job, run)?;
         let layer = self.new_layer()?;
         let lowers = &job.inputs[0];
-        self.keep_mount_points(job, &layer)?;
         let root = Root::writable(
             self,
             job.graph,
@@ -55,7 +54,7 @@ impl Machine<'_> {
         groups.append(&mut given.groups);
         let spec = RunSpec {
             scratch: None,
-            root: root.into_fd(),
+            root: root.fd()?,
             argv: run.argv.clone(),
             env,
             cwd: run.cwd.clone(),
@@ -108,7 +107,7 @@ impl Machine<'_> {
         let ended = ended.map_err(|error| if_full(&layer, run_failed(&error, job)))?;
         let command = run.argv.join(" ");
         let failure = match ended.exit {
-            Exit::Code(0) => return self.seal(job, layer),
+            Exit::Code(0) => return self.seal(job, layer, Some(root)),
             Exit::Code(code) => format!("`{command}` failed with exit code {code}"),
             Exit::Signal(signal) => format!("`{command}` was killed by signal {signal}"),
         };

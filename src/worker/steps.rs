@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use crate::context::Source;
 use crate::layer::Mtime;
 use crate::plan::{Copy, CopyFrom, Op, Owner, Workdir};
 use crate::rootfs::{self, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size};
@@ -37,8 +36,8 @@ impl Machine<'_> {
         let owner = (user.uid, user.gid);
         tree.make_dirs(workdir.path.as_bytes(), owner, 0o755, mtime(workdir.epoch))
             .map_err(|error| workdir_failed(&workdir.path, &error))?;
-        drop((tree, root));
-        self.seal(job, layer)
+        drop(tree);
+        self.seal(job, layer, Some(root))
     }
 
     pub(super) fn copy(&self, job: &Job<'_>, step: &Copy) -> Result<StepResult, StepError> {
@@ -129,8 +128,10 @@ impl Machine<'_> {
             place(&mut items)?;
         }
         drop(items);
-        drop((tree, root));
-        self.seal(job, layer)
+        drop(tree);
+        // One of the sources may be the same root.
+        drop(inputs);
+        self.seal(job, layer, root)
     }
 
     /// Opens the sources of a copy in order.
@@ -158,7 +159,7 @@ impl Machine<'_> {
                 (Op::Local(local), None) => self.source(local)?,
                 _ => {
                     let root = Root::read_only(self, job.graph, &job.inputs[input], job.cancel)?;
-                    std::sync::Arc::new(Source::tree(root.into_fd()))
+                    std::sync::Arc::new(root.into_source()?)
                 }
             };
             let selection = select_for(&source, &reading)?;
@@ -181,39 +182,30 @@ impl Machine<'_> {
             .map_err(|error| Machine::store_failed(&error))
     }
 
-    /// Makes `/proc`, `/sys` and `/dev` in the layer where no layer below has them, as they stay in the image.
-    pub(super) fn keep_mount_points(
+    /// Puts the finished layer into the store; `root` is where it was made, unless that was the layer itself.
+    pub(super) fn seal(
         &self,
         job: &Job<'_>,
-        layer: &PendingLayer,
-    ) -> Result<(), StepError> {
-        let lowers = self.lowers(job.graph, &job.inputs[0], job.cancel)?;
-        for name in ["proc", "sys", "dev"] {
-            if lowers
-                .iter()
-                .any(|lower| lower.join(name).symlink_metadata().is_ok())
-            {
-                continue;
-            }
-            let path = layer.fs().join(name);
-            std::fs::create_dir(&path).map_err(|error| {
-                StepError::new(ExitCode::Store, format!("cannot make `{}`", path.display()))
-                    .caused_by(&error)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Puts the finished layer into the store.
-    pub(super) fn seal(&self, job: &Job<'_>, layer: PendingLayer) -> Result<StepResult, StepError> {
+        layer: PendingLayer,
+        root: Option<Root>,
+    ) -> Result<StepResult, StepError> {
+        let finished = match root {
+            Some(root) => Some(root.finish(&layer, job.cancel)?),
+            None => None,
+        };
         let size = tree_size(&layer.fs()).map_err(|error| {
             StepError::new(ExitCode::Store, "cannot read the layer that the step made")
                 .caused_by(&error)
         })?;
         let id = LayerId::from(job.result);
-        layer
+        let is_new = self.layer_files(&id)?.is_none();
+        let layer = layer
             .commit(&id, size)
             .map_err(|error| Machine::store_failed(&error))?;
+        // A layer that was there is somebody else's: the same for every key, not to the second.
+        if let Some(finished) = finished.filter(|_| is_new) {
+            finished.has_become(layer.fs);
+        }
         Ok(StepResult {
             id: job.result,
             layer: Some(id),
@@ -255,7 +247,7 @@ pub(super) fn owner_of(
 }
 
 fn open_layer(layer: &PendingLayer) -> Result<Tree, StepError> {
-    Tree::open(&layer.fs()).map_err(|error| super::root::mount_failed(&error))
+    Tree::open(&layer.fs()).map_err(|error| super::root::root_failed(&error))
 }
 
 pub(super) fn user_failed(error: &UserError) -> StepError {

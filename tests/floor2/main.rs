@@ -10,6 +10,7 @@ mod check;
 mod command;
 mod contexts;
 mod copy;
+mod drivers;
 mod errors;
 mod language;
 mod mounts;
