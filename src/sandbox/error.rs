@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::vocab::Rung;
 
+use super::cgroup::GroupError;
 use super::lack::Lack;
 use super::report::Stage;
 
@@ -196,6 +197,8 @@ pub enum RunError {
     NoInterpreter { program: String },
     #[error("cannot execute `{program}`")]
     Exec { program: String, source: io::Error },
+    #[error("cannot put the command into its control groups")]
+    Group { source: GroupError },
     #[error("cancelled")]
     Cancelled,
     /// Somebody killed it, or it is a bug.

@@ -30,6 +30,7 @@
 
 mod bare;
 mod bound;
+mod cgroup;
 mod command;
 mod control;
 mod cpu;
@@ -76,7 +77,11 @@ mod wire;
 mod tests;
 
 pub use bound::spawn_bound;
-pub use cpu::cpu_quota;
+pub use cgroup::{
+    GroupError, Ineffective, Limits, OutOfMemory, StepGroup, StepGroups, oom_kills, own_limits,
+    sweep_groups,
+};
+pub use cpu::{cpu_quota, usable_memory};
 pub use enter::{enter, entered, entered_rung, protect_self};
 pub use error::{RunError, SandboxError, SignalError};
 pub use examine::landlock_version;

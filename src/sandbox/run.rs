@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::vocab::{Cancel, Stream};
 
+use super::cgroup::StepGroup;
 use super::error::RunError;
 use super::instructions::Instructions;
 use super::mount::Mount;
@@ -74,7 +75,7 @@ pub fn emulators_work() -> Result<(), RunError> {
     if !enter::entered() {
         return Err(RunError::NotEntered);
     }
-    let running = Running::spawn(&Order::TryEmulation, &[], [None, None])?;
+    let running = Running::spawn(&Order::TryEmulation, &[], [None, None], None)?;
     match running.finish(&mut |_, _| (), &Cancel::new())?.0 {
         Report::Failed(failure) => Err(failure.into_setup()),
         _ => Ok(()),
@@ -148,7 +149,8 @@ impl Running {
         fds.extend(ledger.iter().map(AsFd::as_fd));
         fds.extend(spec.scratch.iter().map(AsFd::as_fd));
         let order = Order::Run(Box::new(instructions));
-        Running::spawn(&order, &fds, [Some(stdout), Some(stderr)])
+        let group = spec.group.as_deref();
+        Running::spawn(&order, &fds, [Some(stdout), Some(stderr)], group)
     }
 
     /// Starts init with an order.
@@ -156,6 +158,7 @@ impl Running {
         order: &Order,
         fds: &[BorrowedFd<'_>],
         [stdout, stderr]: [Option<File>; 2],
+        group: Option<&StepGroup>,
     ) -> Result<Running, RunError> {
         let failed = |source: io::Error| RunError::Spawn { source };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
@@ -174,6 +177,12 @@ impl Running {
             report: Vec::new(),
             ledger: None,
         };
+        if let Some(group) = group {
+            // It has started nothing: that comes with the order.
+            group
+                .admit(running.init.id())
+                .map_err(|source| RunError::Group { source })?;
+        }
         control::send(&running.control, &order.encode(), fds).map_err(failed)?;
         Ok(running)
     }

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::vocab::{Ledger, NetworkMode, Secret, Security, Ulimit};
+
+use super::cgroup::StepGroup;
 
 /// A command and all it is given.
 pub struct RunSpec {
@@ -45,6 +48,8 @@ pub struct RunSpec {
     /// as the rung `paths` does, with a ledger and as a user of this machine who need have no rights. What is left there when
     /// it has ended is for the caller to remove.
     pub scratch: Option<OwnedFd>,
+    /// Control groups with the limits of the command.
+    pub group: Option<Arc<StepGroup>>,
 }
 
 /// Something mounted while the command runs.

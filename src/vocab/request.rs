@@ -178,6 +178,29 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
+/// What a RUN may use of the machine at most, all its processes together; `None` is no limit of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepLimits {
+    /// Bytes.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together, `u64::MAX` for any amount of swap. `None`: as much swap as memory.
+    pub memory_and_swap: Option<u64>,
+    /// Microseconds of processor time in each period.
+    pub cpu_quota: Option<u64>,
+    /// In microseconds; `None`: 100 ms.
+    pub cpu_period: Option<u64>,
+    /// Relative to 1024, where others want the processors too.
+    pub cpu_shares: Option<u64>,
+    /// Processors as the kernel lists them: `0-3,5`.
+    pub cpus: Option<String>,
+    /// Memory nodes, listed alike.
+    pub memory_nodes: Option<String>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Where the control groups of RUNs are made: absolute, or below the builder's own; a systemd slice by its name.
+    pub parent: Option<String>,
+}
+
 /// How layers are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Compression {

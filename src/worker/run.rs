@@ -72,6 +72,7 @@ impl Machine<'_> {
             devices: std::mem::take(&mut given.devices),
             emulators: self.emulators(run)?,
             ledger: None,
+            group: None,
         };
         let needles = Needles::new(&given.secrets);
         let mut redactors = [needles.redactor(), needles.redactor()];
@@ -168,7 +169,10 @@ fn run_failed(error: &RunError, job: &Job<'_>) -> StepError {
         return StepError::new(ExitCode::Step, why);
     }
     let class = match error {
-        RunError::NotEntered | RunError::Spawn { .. } | RunError::Setup { .. } => ExitCode::Sandbox,
+        RunError::NotEntered
+        | RunError::Spawn { .. }
+        | RunError::Setup { .. }
+        | RunError::Group { .. } => ExitCode::Sandbox,
         _ => ExitCode::Step,
     };
     let mut failure = StepError::new(class, error.to_string());

@@ -62,6 +62,7 @@ macro_rules! as_subject {
 mod behaviour;
 mod confinement;
 mod emulation;
+mod groups;
 mod lifetime;
 mod mounts;
 mod paths;
@@ -80,6 +81,7 @@ static HOOK: extern "C" fn() = {
             behaviour::SUBJECTS,
             confinement::SUBJECTS,
             emulation::SUBJECTS,
+            groups::SUBJECTS,
             lifetime::SUBJECTS,
             mounts::SUBJECTS,
             paths::SUBJECTS,
@@ -202,6 +204,7 @@ impl Root {
             emulators: Vec::new(),
             ledger: None,
             scratch: None,
+            group: None,
         }
     }
 

@@ -78,6 +78,7 @@ fn drive() {
         emulators: Vec::new(),
         ledger: Some(Ledger::default()),
         scratch: Some(scratch),
+        group: None,
     };
     let start = Instant::now();
     let ended = run(
