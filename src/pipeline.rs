@@ -89,6 +89,7 @@ pub fn build(
                 graph: &graph,
                 worker: &machine,
                 jobs: request.jobs,
+                packs: machine.means().packs,
                 pack: !machine.forms().is_empty(),
                 known,
                 events,

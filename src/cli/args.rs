@@ -201,7 +201,7 @@ pub(super) struct Build {
     /// End the build after this time, such as 90s, 20m, 1h30m
     #[arg(long, value_name = "DURATION", env = "BUILDER_TIMEOUT")]
     pub(super) timeout: Option<String>,
-    /// Steps at the same time [default: by the CPU quota of the cgroup]
+    /// Steps at the same time [default: by the CPU quota and memory limit of the builder's control group]
     #[arg(long, value_name = "N", env = "BUILDER_JOBS")]
     pub(super) jobs: Option<usize>,
     /// Look at the Dockerfile and do not build: --call check

@@ -1,19 +1,18 @@
 //! `builder build`.
 
 use crate::pipeline::{self, Failure};
-use crate::sandbox;
 use crate::ui;
 use crate::vocab::{Cancel, Event};
 
 use super::args::{Build, Global};
 use super::check;
-use super::request::request;
+use super::request::{Machine, request};
 
 pub(super) fn run(global: &Global, args: Build) -> Result<(), Failure> {
     if let Some(call) = check::call(&args)? {
         return check::run(global, args, call);
     }
-    let (request, progress) = request(global, args, sandbox::cpu_quota())?;
+    let (request, progress) = request(global, args, Machine::this())?;
     let display = ui::display(progress);
     let cancel = Cancel::new();
     let built = pipeline::build(&request, display.as_ref(), &cancel);

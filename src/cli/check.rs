@@ -6,12 +6,11 @@ use serde_json::{Map, Value, json};
 
 use crate::dockerfile::rule;
 use crate::pipeline::{self, Checked, Failure, OutlinedTarget, Target};
-use crate::sandbox;
 use crate::ui;
 use crate::vocab::{Diagnostic, ExitCode, ProgressMode, SourceText};
 
 use super::args::{Build, Format, Global};
-use super::request::request;
+use super::request::{Machine, request};
 use super::{print, usage};
 
 /// What `--call` asks for in the place of a build.
@@ -81,7 +80,7 @@ fn parse(text: &str) -> Result<Option<Call>, Failure> {
 }
 
 pub(super) fn run(global: &Global, args: Build, call: Call) -> Result<(), Failure> {
-    let (request, progress) = request(global, args, sandbox::cpu_quota())?;
+    let (request, progress) = request(global, args, Machine::this())?;
     let is_json = call.format == Format::Json;
     let display = ui::display(match progress {
         ProgressMode::Auto => ProgressMode::Plain,

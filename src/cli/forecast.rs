@@ -3,16 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::pipeline::{self, Failure, ForecastStep, Outlook};
-use crate::sandbox;
 use crate::ui;
 use crate::vocab::{Event, ProgressMode};
 
 use super::args::{Format, Global, Plan};
 use super::print;
-use super::request::request;
+use super::request::{Machine, request};
 
 pub(super) fn run(global: &Global, args: Plan) -> Result<(), Failure> {
-    let (request, progress) = request(global, args.build, sandbox::cpu_quota())?;
+    let (request, progress) = request(global, args.build, Machine::this())?;
     let display = ui::display(match progress {
         ProgressMode::Auto => ProgressMode::Plain,
         asked => asked,

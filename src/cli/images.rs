@@ -168,7 +168,6 @@ pub(super) fn import(global: &Global, args: &Import) -> Result<(), Failure> {
         changes: args.change.clone(),
         message: args.message.clone(),
         platform,
-        threads: crate::sandbox::cpu_quota(),
     };
     let manifest = pipeline::import(&store, input, &request)?;
     print(&format!("{}\n", manifest.digest));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pipeline::Failure;
+use crate::sandbox;
 use crate::vocab::{
     BuildRequest, ContextSource, DockerfileSource, GitPlace, GitRef, ImageRef, NamedContext,
     NetworkMode, Platform, ProgressMode, RequiredIsolation, Ulimit, shown_url,
@@ -16,11 +17,37 @@ use super::{grants, isolation, usage};
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
 const JOBS_AT_LEAST: usize = 4;
 
+/// Memory that a step is thought to need where it is short: more at the same time would be killed rather than be fast.
+const MEMORY_OF_A_STEP: u64 = 64 << 20;
+
+/// What the machine leaves to the builder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine {
+    pub(super) cpus: usize,
+    /// Bytes.
+    pub(super) memory: u64,
+}
+
+impl Machine {
+    pub(super) fn this() -> Machine {
+        Machine {
+            cpus: sandbox::cpu_quota(),
+            memory: sandbox::usable_memory(),
+        }
+    }
+}
+
+/// Returns how many steps run at the same time where nobody says.
+fn jobs(machine: Machine) -> usize {
+    let fit = usize::try_from(machine.memory / MEMORY_OF_A_STEP).unwrap_or(usize::MAX);
+    (2 * machine.cpus).max(JOBS_AT_LEAST).min(fit).max(1)
+}
+
 /// Returns the request, and how to show it.
 pub(super) fn request(
     global: &Global,
     args: Build,
-    cpus: usize,
+    machine: Machine,
 ) -> Result<(BuildRequest, ProgressMode), Failure> {
     let tags = args
         .tag
@@ -111,7 +138,7 @@ pub(super) fn request(
         jobs: match args.jobs {
             Some(0) => return Err(usage("`--jobs` must be at least 1")),
             Some(jobs) => jobs,
-            None => (2 * cpus).max(JOBS_AT_LEAST),
+            None => jobs(machine),
         },
         timeout: args
             .timeout
@@ -407,6 +434,24 @@ mod tests {
         }
         for text in ["", "m", "-1", "1x", "99999999999999999999g"] {
             assert!(bytes("--x", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn jobs_follow_processors_and_memory() {
+        for (cpus, mebibytes, expected) in [
+            (1, 24 << 10, 4),
+            (8, 24 << 10, 16),
+            (64, 256, 4),
+            (64, 512, 8),
+            (2, 100, 1),
+            (2, 0, 1),
+        ] {
+            let machine = Machine {
+                cpus,
+                memory: mebibytes << 20,
+            };
+            assert_eq!(jobs(machine), expected, "{machine:?}");
         }
     }
 

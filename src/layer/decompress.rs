@@ -39,6 +39,14 @@ pub fn detect(first_bytes: &[u8]) -> Format {
 
 /// Returns the uncompressed bytes of a stream in whichever format it is.
 pub fn decompress<R: Read + Send + 'static>(reader: R) -> io::Result<Box<dyn Read + Send>> {
+    decompress_within(reader, u64::MAX)
+}
+
+/// Does the same with at most `window` bytes for what the stream wants to be remembered of it: one that wants more is refused.
+pub fn decompress_within<R: Read + Send + 'static>(
+    reader: R,
+    window: u64,
+) -> io::Result<Box<dyn Read + Send>> {
     let mut reader = reader;
     let mut first = Vec::with_capacity(6);
     (&mut reader).take(6).read_to_end(&mut first)?;
@@ -48,10 +56,16 @@ pub fn decompress<R: Read + Send + 'static>(reader: R) -> io::Result<Box<dyn Rea
         Format::Uncompressed => Box::new(reader),
         Format::Gzip => Box::new(Gunzip::new(reader)),
         Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-        Format::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(reader, true, XZ_MEMORY)),
+        Format::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(
+            reader,
+            true,
+            u32::try_from(window >> 10).map_or(XZ_MEMORY, |window| window.min(XZ_MEMORY)),
+        )),
         Format::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            // Rounded down. The library takes no less than 10.
+            let log = window.max(1 << 10).ilog2();
+            decoder.window_log_max(log.min(ZSTD_WINDOW_LOG))?;
             Box::new(decoder)
         }
     })
@@ -253,5 +267,24 @@ mod tests {
         // A frame header that asks for a window of 2 GiB.
         let stream = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
         assert!(unpack(&stream).is_err());
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_refused() {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(21).unwrap();
+        // Without a known size, as layers are written.
+        encoder.write_all(&vec![7; 3 << 20]).unwrap();
+        let packed = encoder.finish().unwrap();
+        for (window, is_taken) in [
+            (u64::MAX, true),
+            (2 << 20, true),
+            (1 << 20, false),
+            (0, false),
+        ] {
+            let mut reader = decompress_within(io::Cursor::new(packed.clone()), window).unwrap();
+            let read = io::copy(&mut reader, &mut io::sink());
+            assert_eq!(read.is_ok(), is_taken, "{window}: {read:?}");
+        }
     }
 }

@@ -30,7 +30,7 @@ mod writer;
 
 pub use ahead::ReadAhead;
 pub use content::Stretch;
-pub use decompress::{Format, decompress, detect};
+pub use decompress::{Format, decompress, decompress_within, detect};
 pub use digesting::DigestingReader;
 pub use entry::{Entry, EntryKind, Mtime};
 pub use error::{EntryError, TarError};

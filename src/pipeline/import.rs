@@ -21,7 +21,6 @@ pub struct Import {
     pub changes: Vec<String>,
     pub message: Option<String>,
     pub platform: Platform,
-    pub threads: usize,
 }
 
 /// Reads a tar, compressed or not, and keeps it as an image. Every entry is read and written anew: what the builder could not
@@ -42,7 +41,11 @@ pub fn import(
     let _in_use = store.use_shared().map_err(store_failed)?;
     let compression = Compression::default();
     let blob = store.blob_writer().map_err(store_failed)?;
-    let mut writer = LayerWriter::new(blob, compression, request.threads);
+    let mut writer = LayerWriter::new(
+        blob,
+        compression,
+        inputs::means(&[compression.into()]).threads,
+    );
     let mut tar = TarReader::new(decompress(input).map_err(|error| failed(&error))?);
     let mut entries = 0_u64;
     while let Some(entry) = tar.next().map_err(|error| failed(&error))? {

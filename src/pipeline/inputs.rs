@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::dockerfile::{Checks, Dockerfile, IgnorePatterns, parse};
 use crate::plan::{Known, MainContext};
+use crate::sandbox;
 use crate::vocab::{
     BuildRequest, Diagnostic, Event, EventSink, ExitCode, LayerForm, NamedContext, SourceText,
     Span, Timestamp,
 };
-use crate::worker::{LocalDirectory, Setup, now};
+use crate::worker::{LocalDirectory, Means, Setup, now};
 
 use super::Failure;
 use super::contexts::{Context, local};
@@ -67,14 +68,20 @@ impl Inputs {
 
     /// Returns what the worker is told.
     pub(super) fn setup(&self, request: &BuildRequest, epoch: Option<i64>) -> Setup {
+        let forms = forms(request, epoch);
         Setup {
+            means: means(&forms),
             locals: self.locals.clone(),
             registry: request.registry.clone(),
-            forms: forms(request, epoch),
-            threads: crate::sandbox::cpu_quota(),
+            forms,
             epoch,
         }
     }
+}
+
+/// Returns how much is done at once on this machine.
+pub(super) fn means(forms: &[LayerForm]) -> Means {
+    Means::of(sandbox::cpu_quota(), sandbox::usable_memory(), forms)
 }
 
 /// A Dockerfile that was read, whatever is wrong with it.

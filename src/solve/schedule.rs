@@ -19,6 +19,8 @@ pub struct Schedule<'a, W: Worker> {
     pub worker: &'a W,
     /// Steps at the same time.
     pub jobs: usize,
+    /// Layers packed at the same time, among the steps.
+    pub packs: usize,
     /// Whether layers that belong to an output are packed.
     pub pack: bool,
     /// What [`probe`](super::probe) found.
@@ -76,6 +78,8 @@ struct State {
     ready: BTreeSet<usize>,
     packs: VecDeque<usize>,
     running: usize,
+    /// Of those that run.
+    packing: usize,
     failure: Option<(StepId, StepError)>,
 }
 
@@ -114,6 +118,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             missing,
             packs: VecDeque::new(),
             running: 0,
+            packing: 0,
             failure: None,
         };
         Board {
@@ -134,7 +139,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             }
             let task = match state.ready.pop_first() {
                 Some(step) => Task::Resolve(step),
-                None => match state.packs.pop_front() {
+                None => match self.next_pack(&mut state) {
                     Some(step) => Task::Pack(step),
                     None if state.running == 0 => return,
                     None => {
@@ -166,6 +171,16 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             }
             state = self.lock();
         }
+    }
+
+    /// Takes a layer to be packed, if another one may be.
+    fn next_pack(&self, state: &mut State) -> Option<usize> {
+        if state.packing >= self.schedule.packs.max(1) {
+            return None;
+        }
+        let step = state.packs.pop_front()?;
+        state.packing += 1;
+        Some(step)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -453,7 +468,8 @@ impl<W: Worker> Done<'_, '_, '_, W> {
     }
 
     fn packed(self) {
-        let state = self.board.lock();
+        let mut state = self.board.lock();
+        state.packing -= 1;
         self.leave(state);
     }
 

@@ -219,6 +219,7 @@ fn solve(graph: &Graph, fake: &Fake) -> Result<Solution, (StepId, StepError)> {
         graph,
         worker: fake,
         jobs: 2,
+        packs: 1,
         pack: true,
         known: probe(graph, fake),
         events: &Deaf,

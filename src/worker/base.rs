@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::layer::{DigestingReader, ReadAhead, decompress};
+use crate::layer::{DigestingReader, ReadAhead, decompress_within};
 use crate::plan::{Base, BaseLocation, Graph, Op};
 use crate::rootfs::{apply_layer, tree_size};
 use crate::solve::{ChainLayer, StepError};
@@ -116,6 +116,8 @@ impl Machine<'_> {
         if self.store.layer(&id).map_err(store_failed)?.is_some() {
             return Ok(());
         }
+        // After the lock: whoever has a slot waits for nobody.
+        let _slot = self.unpacks.take();
         let failed = |error: &(dyn std::error::Error + 'static)| {
             StepError::new(
                 ExitCode::Source,
@@ -130,7 +132,8 @@ impl Machine<'_> {
         let pending = self.store.new_layer().map_err(store_failed)?;
         let blob = self.open_blob(base, descriptor)?;
         let guarded = Guarded::new(blob.clone(), cancel);
-        let tar = decompress(guarded).map_err(|error| failed(&error))?;
+        let tar =
+            decompress_within(guarded, self.setup.means.window).map_err(|error| failed(&error))?;
         // Decompressing is about as much work as all the rest.
         let tar = ReadAhead::new(tar).map_err(|error| failed(&error))?;
         let mut tar = DigestingReader::new(tar);

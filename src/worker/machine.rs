@@ -15,8 +15,9 @@ use crate::vocab::{
     RegistryOptions, StorageDriver, VertexId,
 };
 
-use super::Credentials;
 use super::root::Root;
+use super::slots::Slots;
+use super::{Credentials, Means};
 
 /// What a machine is told once per build.
 pub struct Setup {
@@ -25,8 +26,7 @@ pub struct Setup {
     pub registry: RegistryOptions,
     /// The forms in which layers of outputs are wanted.
     pub forms: Vec<LayerForm>,
-    /// Threads that may be busy at once for one layer.
-    pub threads: usize,
+    pub means: Means,
     /// The time of working directories that a RUN has to make; where the user set one.
     pub epoch: Option<i64>,
 }
@@ -56,6 +56,8 @@ pub struct Machine<'a> {
     client: OnceLock<Client>,
     /// What the user lends to steps.
     pub(super) credentials: OnceLock<Credentials>,
+    /// For layers being unpacked.
+    pub(super) unpacks: Slots,
     cancel: Cancel,
     /// Layers that were seen to be complete: while a build runs, none of them goes.
     pub(super) present: Mutex<HashMap<LayerId, PathBuf>>,
@@ -76,6 +78,7 @@ impl<'a> Machine<'a> {
     ) -> Machine<'a> {
         Machine {
             store,
+            unpacks: Slots::new(setup.means.unpacks),
             setup,
             sources: Mutex::default(),
             fetched: Mutex::default(),
@@ -95,6 +98,11 @@ impl<'a> Machine<'a> {
     pub fn lend(&self, credentials: Credentials) {
         let known = self.credentials.set(credentials);
         debug_assert!(known.is_ok(), "credentials are read once");
+    }
+
+    /// Returns how much is done at once.
+    pub fn means(&self) -> Means {
+        self.setup.means
     }
 
     /// Returns the store that everything goes to.

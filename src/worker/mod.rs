@@ -15,12 +15,14 @@ mod fetched;
 mod kept;
 mod keys;
 mod machine;
+mod means;
 mod mounts;
 mod pack;
 mod redact;
 mod root;
 mod run;
 mod secrets;
+mod slots;
 mod steps;
 mod wire;
 
@@ -30,5 +32,6 @@ pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy}
 pub use fetched::{checkout_id, no_subdirectory};
 pub use keys::{KeyError, PrivateKey};
 pub use machine::{LocalDirectory, Machine, Setup};
+pub use means::Means;
 pub use secrets::Credentials;
 pub use steps::now;

@@ -61,7 +61,7 @@ impl Machine<'_> {
             StepError::new(ExitCode::Step, "cannot make the layer of this step").caused_by(error)
         };
         let blob = self.store.blob_writer().map_err(store_failed)?;
-        let mut writer = LayerWriter::new(blob, form.compression, self.setup.threads);
+        let mut writer = LayerWriter::new(blob, form.compression, self.setup.means.threads);
         let place = Place::of(&graph.steps[step.0].op, &self.setup.locals, form);
         if let Some(kept) = place.kept_members(self.store, form) {
             writer = writer.with_known_members(kept);
