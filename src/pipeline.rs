@@ -16,6 +16,7 @@ mod images;
 mod import;
 mod inputs;
 mod lending;
+mod limits;
 mod remotes;
 mod stored;
 mod transfer;
@@ -85,6 +86,9 @@ pub fn build(
             events.emit(entered);
             foreign::check(request, &graph, &known, cancel)?;
             store.sweep().map_err(|error| failure::store(&error))?;
+            if let Some(groups) = limits::settle(request, &store, events)? {
+                machine.limit_steps(groups);
+            }
             let schedule = Schedule {
                 graph: &graph,
                 worker: &machine,

@@ -171,6 +171,8 @@ pub(super) struct Build {
     /// Resource limit of RUN
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub(super) ulimit: Vec<String>,
+    #[command(flatten)]
+    pub(super) limits: StepLimits,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(super) iidfile: Option<PathBuf>,
@@ -214,6 +216,41 @@ pub(super) struct Build {
     /// input
     #[arg(value_name = "CONTEXT")]
     pub(super) context: String,
+}
+
+/// Limits of each RUN by control groups; where there is no way to have them, the build says so and goes on.
+#[derive(Debug, ClapArgs)]
+pub(super) struct StepLimits {
+    /// Memory of a RUN, such as 512m
+    #[arg(short, long, value_name = "BYTES")]
+    pub(super) memory: Option<String>,
+    /// Memory and swap together; -1: any amount of swap [default: as much swap as memory]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(super) memory_swap: Option<String>,
+    /// Processors' worth of time of a RUN, such as 1.5
+    #[arg(long, value_name = "N", conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    pub(super) cpus: Option<String>,
+    /// Microseconds of processor time of a RUN in each period
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    pub(super) cpu_quota: Option<i64>,
+    /// Length of the period [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(super) cpu_period: Option<u64>,
+    /// Share of processor time, relative to 1024
+    #[arg(short, long, value_name = "N")]
+    pub(super) cpu_shares: Option<u64>,
+    /// Processors of a RUN, such as 0-3,5
+    #[arg(long, value_name = "LIST")]
+    pub(super) cpuset_cpus: Option<String>,
+    /// Memory nodes of a RUN
+    #[arg(long, value_name = "LIST")]
+    pub(super) cpuset_mems: Option<String>,
+    /// Processes and threads of a RUN; -1: any number
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(super) pids_limit: Option<i64>,
+    /// Control group to make those of RUNs in: absolute, below the builder's own, or a systemd slice
+    #[arg(long, value_name = "GROUP")]
+    pub(super) cgroup_parent: Option<String>,
 }
 
 /// `builder plan`

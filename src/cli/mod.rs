@@ -11,6 +11,7 @@ mod forecast;
 mod grants;
 mod images;
 mod isolation;
+mod limits;
 mod output;
 mod registry;
 mod request;

@@ -12,7 +12,7 @@ use crate::vocab::{
 
 use super::args::{Build, Global, Network, Progress, RequireIsolation};
 use super::output::outputs;
-use super::{grants, isolation, usage};
+use super::{grants, isolation, limits, usage};
 
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
 const JOBS_AT_LEAST: usize = 4;
@@ -135,6 +135,7 @@ pub(super) fn request(
             .iter()
             .map(|text| ulimit(text))
             .collect::<Result<_, _>>()?,
+        step_limits: limits::step_limits(args.limits)?,
         jobs: match args.jobs {
             Some(0) => return Err(usage("`--jobs` must be at least 1")),
             Some(jobs) => jobs,

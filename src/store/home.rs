@@ -88,6 +88,11 @@ impl Store {
         contexts.join(name)
     }
 
+    /// Returns the directory in which builds register the control groups of their steps. It need not exist.
+    pub fn groups_path(&self) -> PathBuf {
+        self.path("groups")
+    }
+
     /// Returns a directory of this session for any use; it and all inside go with the last clone of the store.
     pub fn work_dir(&self) -> Result<PathBuf, StoreError> {
         let path = self.session()?.dir().join("work");

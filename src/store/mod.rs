@@ -22,6 +22,7 @@
 //!   contexts/HASH                what the context room remembers of one directory
 //!   remotes/                     downloads, mirrors of repositories and files of commits (see `remotes`)
 //!   unsynced/BOOTID/LAYERID      empty: the layer was made during that boot and may not have reached the disk
+//!   groups/NONCE                 control groups that a build has made; whoever makes them writes it and locks it
 //!   locks/KEY                    exists while a process holds or wants the lock of a key; holds the holder's pid
 //!   locks/images                 taken around every change of index.json
 //!   locks/in-use                 builds hold it shared, prune exclusive; never removed

@@ -47,6 +47,8 @@ pub struct BuildRequest {
     /// Bytes of /dev/shm in RUN.
     pub shm_size: u64,
     pub ulimits: Vec<Ulimit>,
+    /// Of each RUN.
+    pub step_limits: StepLimits,
     /// Steps at the same time.
     pub jobs: usize,
     pub timeout: Option<Duration>,

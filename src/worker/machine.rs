@@ -8,6 +8,7 @@ use crate::context::{IgnorePatterns, Query, SelectError, Selection, Source, sele
 use crate::plan::{Graph, Local, Op};
 use crate::registry::{Client, RegistryError, Threads};
 use crate::rootfs::Trees;
+use crate::sandbox::StepGroups;
 use crate::solve::{ChainLayer, Held, Job, Reading, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
@@ -56,6 +57,8 @@ pub struct Machine<'a> {
     client: OnceLock<Client>,
     /// What the user lends to steps.
     pub(super) credentials: OnceLock<Credentials>,
+    /// What keeps commands within limits; unset where there are none.
+    pub(super) groups: OnceLock<StepGroups>,
     /// For layers being unpacked.
     pub(super) unpacks: Slots,
     cancel: Cancel,
@@ -86,6 +89,7 @@ impl<'a> Machine<'a> {
             unpacking: Mutex::default(),
             client: OnceLock::new(),
             credentials: OnceLock::new(),
+            groups: OnceLock::new(),
             cancel: cancel.clone(),
             present: Mutex::default(),
             making: Mutex::new(()),
@@ -98,6 +102,12 @@ impl<'a> Machine<'a> {
     pub fn lend(&self, credentials: Credentials) {
         let known = self.credentials.set(credentials);
         debug_assert!(known.is_ok(), "credentials are read once");
+    }
+
+    /// Takes what keeps commands within limits. Called at most once, before the first step is executed.
+    pub fn limit_steps(&self, groups: StepGroups) {
+        let known = self.groups.set(groups);
+        debug_assert!(known.is_ok(), "limits are settled once");
     }
 
     /// Returns how much is done at once.

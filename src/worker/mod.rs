@@ -16,6 +16,7 @@ mod kept;
 mod keys;
 mod machine;
 mod means;
+mod memory;
 mod mounts;
 mod pack;
 mod redact;

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use crate::plan::Run;
 use crate::rootfs::lookup_user;
-use crate::sandbox::{self, Emulator, Exit, RunError, RunSpec};
+use crate::sandbox::{self, Emulator, Exit, GroupError, RunError, RunSpec};
 use crate::solve::{Job, StepError, StepResult};
 use crate::store::PendingLayer;
 use crate::vocab::{CancelReason, Event, ExitCode, Stream, VertexId};
 
 use super::Machine;
+use super::memory::Memory;
 use super::redact::Needles;
 use super::root::{Root, Stub};
 use super::steps::{mtime, user_failed, workdir_failed};
@@ -52,6 +54,10 @@ impl Machine<'_> {
         env.append(&mut given.env);
         let mut groups = user.groups;
         groups.append(&mut given.groups);
+        let group = self.groups.get().map(|groups| groups.step());
+        let group = group.transpose().map_err(|error| no_group(&error))?;
+        let group = group.map(Arc::new);
+        let memory = Memory::watch(group.clone());
         let spec = RunSpec {
             scratch: None,
             root: root.fd()?,
@@ -72,7 +78,7 @@ impl Machine<'_> {
             devices: std::mem::take(&mut given.devices),
             emulators: self.emulators(run)?,
             ledger: None,
-            group: None,
+            group,
         };
         let needles = Needles::new(&given.secrets);
         let mut redactors = [needles.redactor(), needles.redactor()];
@@ -105,20 +111,25 @@ impl Machine<'_> {
         tell(Stream::Stderr, stderr.finish());
         // Caches and agents are needed no longer; the layer may take its time.
         drop(given);
-        let ended = ended.map_err(|error| if_full(&layer, run_failed(&error, job)))?;
+        let ended =
+            ended.map_err(|error| memory.blame(if_full(&layer, run_failed(&error, job))))?;
         let command = run.argv.join(" ");
         let failure = match ended.exit {
-            Exit::Code(0) => return self.seal(job, layer, Some(root)),
+            Exit::Code(0) => {
+                // Whatever is left in its groups ends before its layer is read.
+                drop(memory);
+                return self.seal(job, layer, Some(root));
+            }
             Exit::Code(code) => format!("`{command}` failed with exit code {code}"),
             Exit::Signal(signal) => format!("`{command}` was killed by signal {signal}"),
         };
         let mut error = StepError::new(ExitCode::Step, failure);
-        if matches!(ended.exit, Exit::Signal(9)) {
+        if matches!(ended.exit, Exit::Signal(9)) && !memory.is_watched() {
             error = error
                 .hint("signal 9 without a cause here mostly means that the memory limit was hit");
         }
         error.output = tail.lines();
-        Err(if_full(&layer, error))
+        Err(memory.blame(if_full(&layer, error)))
     }
 
     /// Returns the emulator for programs of another machine, if the user gave one.
@@ -157,6 +168,13 @@ fn if_full(layer: &PendingLayer, error: StepError) -> StepError {
         }
         _ => error,
     }
+}
+
+fn no_group(error: &GroupError) -> StepError {
+    let mut failure =
+        StepError::new(ExitCode::Sandbox, "the step cannot be limited").caused_by(error);
+    failure.hints.extend(error.hint());
+    failure
 }
 
 fn run_failed(error: &RunError, job: &Job<'_>) -> StepError {

@@ -13,6 +13,7 @@ mod copy;
 mod drivers;
 mod errors;
 mod language;
+mod limits;
 mod mounts;
 mod outputs;
 mod registry;
