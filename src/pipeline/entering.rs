@@ -3,7 +3,7 @@
 use crate::rootfs;
 use crate::sandbox::{self, Choice, SandboxError, Wanted};
 use crate::store::Store;
-use crate::vocab::{BuildRequest, Event, StorageDriver};
+use crate::vocab::{BuildRequest, Diagnostic, Event, ExitCode, StorageDriver};
 
 use super::failure::{self, Failure, with_sources};
 
@@ -48,6 +48,16 @@ fn driver(
     reasons: &mut Vec<String>,
 ) -> Result<StorageDriver, Failure> {
     if let Some(driver) = request.storage_driver {
+        if driver == StorageDriver::Overlay && !choice.rung.has_namespaces() {
+            let refused = format!(
+                "`--storage-driver overlay` needs mounts, and commands run by `{}`, which makes none",
+                choice.rung
+            );
+            return Err(Failure::new(
+                ExitCode::Sandbox,
+                Diagnostic::error(refused).hint("leave it out: `tree` needs none"),
+            ));
+        }
         reasons.push(format!("`--storage-driver {driver}`"));
         return Ok(driver);
     }

@@ -12,14 +12,14 @@ use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Gid, Signal, Uid, chroot, fchdir, pivot_root};
 use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use crate::vocab::Rung;
+use crate::vocab::{Ownership, Rung};
 
 use super::enter::unshare;
 use super::lack::{Lack, Lacks};
 use super::mount::{Attributes, Mount};
 use super::trial::attempt;
 use super::trouble::{By, Call, Trouble};
-use super::{filter, network};
+use super::{filter, network, notification};
 
 /// The first version of Landlock that knows scopes (Linux 6.12).
 const SCOPES: u32 = 6;
@@ -41,18 +41,23 @@ pub(super) fn examine(rung: Rung) -> Result<Lacks, Trouble> {
         version if version < SCOPES => lacks.add(Lack::SocketScope),
         _ => {}
     }
+    if !rung.has_namespaces() || rung.ownership() == Ownership::InLedger {
+        // With a user namespace of its own it may install filters and gain privileges all the same.
+        attempt(|| notification::held_calls(rung.has_namespaces()))?;
+    }
+    if rung == Rung::Paths {
+        attempt(notification::traced_calls)?;
+        attempt(resolution)?;
+    }
     if rung.has_namespaces() {
         unshare(UnshareFlags::NEWPID).by(Call::UnsharePid)?;
-        // Its pid namespace is that of children only.
+        // It ends with the first child, so this comes last.
         lacks = lacks.and(attempt(|| namespaces(rung))?);
     } else {
         lacks.add(Lack::PidNamespace);
         if rung == Rung::Chroot {
             attempt(real_ids)?;
         }
-    }
-    if rung == Rung::Paths {
-        attempt(resolution)?;
     }
     Ok(lacks)
 }
@@ -67,6 +72,10 @@ fn namespaces(rung: Rung) -> Result<Lacks, Trouble> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .by(Call::Propagation)?;
+    // As init does: a process whose root is covered may make no user namespace, which may be needed for this.
+    if unshare(UnshareFlags::NEWNET).is_err() || network::loopback_up().is_err() {
+        lacks.add(Lack::Loopback);
+    }
     if Mount::create("proc", &[], Attributes::empty()).is_err() {
         lacks.add(Lack::Proc);
         Mount::copy_tree(CWD, Path::new("/proc")).by(Call::CopyMount)?;
@@ -90,10 +99,6 @@ fn namespaces(rung: Rung) -> Result<Lacks, Trouble> {
     );
     if rung == Rung::Ns && node.is_err() {
         lacks.add(Lack::DeviceFiles);
-    }
-    // A process whose root was changed by `chroot` may make no user namespace, so before that.
-    if unshare(UnshareFlags::NEWNET).is_err() || network::loopback_up().is_err() {
-        lacks.add(Lack::Loopback);
     }
     fchdir(&root).by(Call::AttachMount)?;
     match pivot_root(".", ".") {

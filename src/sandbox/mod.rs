@@ -54,6 +54,7 @@ mod landlock;
 mod limits;
 mod mount;
 mod network;
+mod notification;
 mod order;
 mod private;
 mod privileges;

@@ -19,26 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Does `what` in a child of this process, which must have one thread, and returns what came of it.
 pub(super) fn attempt(what: impl FnOnce() -> Result<Lacks, Trouble>) -> Result<Lacks, Trouble> {
     let (answer, mut reply) = io::pipe().by(Call::Fork)?;
-    // SAFETY: the process has one thread, which `choose` has checked (children have one anyway); so the child is whole and may
-    // run any code.
-    let child = match unsafe { libc::fork() } {
-        -1 => return Err(io::Error::last_os_error()).by(Call::Fork),
-        0 => {
-            drop(answer);
-            // Whoever waits for it may be killed meanwhile, and a change of ids clears the first of these.
-            set_parent_process_death_signal(Some(Signal::KILL)).ok();
-            // SAFETY: takes a number. The signal ends the process: its handler, where one is set, exits.
-            unsafe { libc::alarm(PATIENCE.as_secs() as libc::c_uint) };
-            // What is above belongs to the parent: nothing may return or unwind into it.
-            if let Ok(outcome) = catch_unwind(AssertUnwindSafe(what)) {
-                // If nobody listens there is nothing to be done.
-                reply.write_all(&encode(&outcome)).ok();
-            }
-            // SAFETY: ends the child without running exit handlers, which are the parent's.
-            unsafe { libc::_exit(0) }
-        }
-        pid => Pid::from_raw(pid).expect("a child's pid is positive"),
-    };
+    let child = start(|| {
+        // If nobody listens there is nothing to be done.
+        reply.write_all(&encode(&what())).ok();
+        0
+    })?;
     drop(reply);
     let heard = hear(answer);
     // It has nothing left to do. What it started dies with it.
@@ -50,6 +35,26 @@ pub(super) fn attempt(what: impl FnOnce() -> Result<Lacks, Trouble>) -> Result<L
             errno: libc::ETIMEDOUT,
         })),
         Err(error) => Err(error).by(Call::Fork),
+    }
+}
+
+/// Starts a child that ends with a status, when this process dies, and after a time in any case.
+pub(super) fn start(what: impl FnOnce() -> i32) -> Result<Pid, Trouble> {
+    // SAFETY: the process has one thread, which `choose` has checked (children have one anyway); so the child is whole and may
+    // run any code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()).by(Call::Fork),
+        0 => {
+            // Whoever waits for it may be killed meanwhile, and a change of ids clears the first of these.
+            set_parent_process_death_signal(Some(Signal::KILL)).ok();
+            // SAFETY: takes a number. The signal ends the process: its handler, where one is set, exits.
+            unsafe { libc::alarm(PATIENCE.as_secs() as libc::c_uint) };
+            // What is above belongs to the parent: nothing may return or unwind into it.
+            let status = catch_unwind(AssertUnwindSafe(what)).unwrap_or(libc::EIO);
+            // SAFETY: ends the child without running exit handlers, which are the parent's.
+            unsafe { libc::_exit(status) }
+        }
+        pid => Ok(Pid::from_raw(pid).expect("a child's pid is positive")),
     }
 }
 

@@ -204,6 +204,30 @@ fn a_mount_can_be_attached_in_another_namespace() {
 }
 
 #[test]
+fn the_probe_takes_what_layers_take_and_leaves_nothing() {
+    if !can_mount("the_probe_takes_what_layers_take_and_leaves_nothing") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let entries = |path: &Path| fs::read_dir(path).unwrap().count();
+    overlay_works(host.path()).unwrap();
+    assert_eq!(entries(host.path()), 0);
+    // On an overlay, as in a container without a volume, there is no upper directory.
+    let room = Room::new(host.path());
+    let (upper, work) = (room.dir("upper"), room.dir("work"));
+    let root = mount_overlay(&[room.dir("lower")], Some((&upper, &work))).unwrap();
+    let inside = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+    let error = overlay_works(&inside).unwrap_err();
+    assert!(matches!(error, RootfsError::Mount { .. }), "{error}");
+    assert_eq!(entries(&inside), 0);
+    let missing = overlay_works(&host.path().join("missing")).unwrap_err();
+    assert!(
+        missing.to_string().contains("cannot make directory"),
+        "{missing}"
+    );
+}
+
+#[test]
 fn a_missing_layer_is_named() {
     let error = mount_overlay(&[PathBuf::from("/nowhere/layer")], None).unwrap_err();
     assert_eq!(error.to_string(), "cannot open `/nowhere/layer`");

@@ -67,6 +67,7 @@ mod lifetime;
 mod mounts;
 mod paths;
 mod powers;
+mod rungs;
 mod targets;
 
 #[used]
@@ -86,6 +87,7 @@ static HOOK: extern "C" fn() = {
             mounts::SUBJECTS,
             paths::SUBJECTS,
             powers::SUBJECTS,
+            rungs::SUBJECTS,
             targets::SUBJECTS,
         ]
         .concat()
