@@ -73,6 +73,8 @@ pub(super) enum Command {
     Prune(Prune),
     /// Show what takes the space
     Du(Du),
+    /// Say what this environment allows: how steps are run, and what a better way would need
+    Doctor(Doctor),
     /// Keep credentials for a registry
     Login(Login),
     /// Forget credentials for a registry
@@ -329,6 +331,31 @@ pub(super) enum Progress {
     Plain,
     Rawjson,
     Quiet,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Doctor {
+    /// As of `build`
+    #[arg(
+        long,
+        value_name = "RUNG",
+        default_value = "auto",
+        env = "BUILDER_ISOLATION",
+        hide_default_value = true
+    )]
+    pub(super) isolation: String,
+    /// As of `build`
+    #[arg(
+        long,
+        value_name = "DRIVER",
+        default_value = "auto",
+        env = "BUILDER_STORAGE_DRIVER",
+        hide_default_value = true
+    )]
+    pub(super) storage_driver: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

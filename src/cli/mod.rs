@@ -7,6 +7,7 @@ mod args;
 mod build;
 mod check;
 mod debug;
+mod doctor;
 mod forecast;
 mod grants;
 mod images;
@@ -72,6 +73,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Save(save) => images::save(&global, &save),
         Command::Prune(prune) => upkeep::prune(&global, &prune),
         Command::Du(du) => upkeep::disk_usage(&global, &du),
+        Command::Doctor(doctor) => doctor::run(&global, &doctor),
         Command::Version => {
             print(&format!("builder {}\n", env!("CARGO_PKG_VERSION")));
             Ok(())

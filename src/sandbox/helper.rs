@@ -120,7 +120,7 @@ fn run_programs(parent: Pid, ids: &Ids) -> Result<(), Trouble> {
 }
 
 /// The user's own path, and where distributions put the programs.
-fn search_path() -> String {
+pub(super) fn search_path() -> String {
     let own = std::env::var("PATH").unwrap_or_default();
     format!("{own}:/usr/bin:/bin:/usr/sbin:/sbin")
 }

@@ -83,7 +83,7 @@ fn read(path: &Path) -> Result<String, SandboxError> {
     }
 }
 
-fn user_name(passwd: &str, uid: u32) -> Option<String> {
+pub(super) fn user_name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;

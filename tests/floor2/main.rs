@@ -12,6 +12,7 @@ mod contexts;
 mod copy;
 mod drivers;
 mod errors;
+mod isolation;
 mod language;
 mod limits;
 mod mounts;
