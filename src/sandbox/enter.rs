@@ -73,6 +73,13 @@ pub(super) fn single_thread() -> Result<(), SandboxError> {
     }
 }
 
+/// What it takes to give files and processes their real owners. A user namespace brings these along.
+const OVER_FILES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID);
+
 /// A rung with what this process needs to enter it.
 #[derive(Debug)]
 pub(super) enum Way {
@@ -96,7 +103,7 @@ impl Way {
     pub(super) fn find(rung: Rung) -> Result<Way, SandboxError> {
         match rung {
             Rung::Ns => {
-                root_with(CapabilitySet::SYS_ADMIN)?;
+                root_with(CapabilitySet::SYS_ADMIN | OVER_FILES)?;
                 Ok(Way::Ns)
             }
             Rung::NsFull => {
@@ -113,14 +120,7 @@ impl Way {
                 gid: getegid().as_raw(),
             }),
             Rung::Chroot => {
-                root_with(
-                    CapabilitySet::SYS_CHROOT
-                        | CapabilitySet::CHOWN
-                        | CapabilitySet::DAC_OVERRIDE
-                        | CapabilitySet::FOWNER
-                        | CapabilitySet::SETUID
-                        | CapabilitySet::SETGID,
-                )?;
+                root_with(CapabilitySet::SYS_CHROOT | OVER_FILES)?;
                 Ok(Way::Chroot)
             }
             Rung::Paths => Ok(Way::Paths),

@@ -137,7 +137,7 @@ struct Settings {
 
 impl Settings {
     fn of(rung: Rung, error: &SandboxError, facts: &Facts) -> Option<Settings> {
-        let missing = match error {
+        let missing: Vec<String> = match error {
             SandboxError::NoCapability { missing } => missing
                 .split(", ")
                 .map(|name| name.trim_start_matches("CAP_").to_owned())
@@ -155,7 +155,10 @@ impl Settings {
         Some(match rung {
             // With this capability Docker's profile allows mounts.
             Rung::Ns => Settings {
-                capabilities: vec!["SYS_ADMIN".to_owned()],
+                capabilities: match missing.is_empty() {
+                    true => vec!["SYS_ADMIN".to_owned()],
+                    false => missing,
+                },
                 needs_root,
                 no_seccomp_profile: false,
                 ..namespaces
