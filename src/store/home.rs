@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::session::Session;
 use super::{StoreError, disk, unsynced};
-use crate::vocab::{Digest, LayerId};
+use crate::vocab::{Digest, LayerId, Ownership};
 
 /// The content of `format`.
 const FORMAT: &str = "builder-store 1";
@@ -28,6 +28,8 @@ struct Inner {
     prepared: AtomicBool,
     /// Made by the first writer; its folder goes with the last clone of the store and the last unfinished thing.
     session: Mutex<Option<Arc<Session>>>,
+    /// Where the owners of unpacked layers are, once it is known.
+    ownership: OnceLock<Ownership>,
     /// Layers that a crash of the machine may have torn.
     suspects: Mutex<HashSet<LayerId>>,
 }
@@ -58,9 +60,28 @@ impl Store {
                 home,
                 prepared: AtomicBool::new(format.is_some()),
                 session: Mutex::new(None),
+                ownership: OnceLock::new(),
                 suspects: Mutex::new(suspects),
             }),
         })
+    }
+
+    /// Says where the owners of unpacked layers are, from now on: in this store, for this process and all clones. The first call
+    /// counts. Before it layers of both kinds are taken for being there, afterwards those of this kind, and those that can be
+    /// unpacked anew.
+    pub fn set_ownership(&self, ownership: Ownership) {
+        let known = *self.inner.ownership.get_or_init(|| ownership);
+        debug_assert_eq!(known, ownership, "trees of two kinds do not mix");
+    }
+
+    /// Returns where the owners of the layers are that this process unpacks and makes.
+    pub fn ownership(&self) -> Ownership {
+        self.known_ownership().unwrap_or(Ownership::OnDisk)
+    }
+
+    /// Returns what was said by [`Store::set_ownership`].
+    pub(super) fn known_ownership(&self) -> Option<Ownership> {
+        self.inner.ownership.get().copied()
     }
 
     /// Returns `ROOT/v1`.

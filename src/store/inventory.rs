@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use super::documents::PartKind;
 use super::images::Index;
+use super::layers::OWNERSHIPS;
 use super::packed::{self, Packed};
 use super::records::{self, Record};
 use super::remotes::FoundRemote;
@@ -23,6 +24,7 @@ use crate::vocab::{CacheKey, Digest, LayerId};
 pub(super) struct Inventory {
     pub(super) index: Index,
     pub(super) records: BTreeMap<CacheKey, FoundRecord>,
+    /// Of a layer that is there in both kinds the sum: they stay and go together.
     pub(super) layers: BTreeMap<LayerId, u64>,
     pub(super) packed: Vec<FoundPacked>,
     pub(super) blobs: BTreeMap<Digest, u64>,
@@ -73,15 +75,19 @@ impl Store {
                 }
             }
         }
-        for (name, path) in disk::entries(&self.path("layers"))? {
-            let id = Digest::from_hex(&name).map(LayerId);
-            let size = match &id {
-                Some(id) => self.recorded_size(id)?,
-                None => None,
-            };
-            match (id, size) {
-                (Some(id), Some(size)) => drop(inventory.layers.insert(id, size)),
-                _ => inventory.junk.push(path),
+        for ownership in OWNERSHIPS {
+            for (name, path) in disk::entries(&self.layers_dir(ownership))? {
+                let id = Digest::from_hex(&name).map(LayerId);
+                let recorded = match &id {
+                    Some(id) => self.recorded_layer(ownership, id)?,
+                    None => None,
+                };
+                match (id, recorded) {
+                    (Some(id), Some(recorded)) => {
+                        *inventory.layers.entry(id).or_default() += recorded.size;
+                    }
+                    _ => inventory.junk.push(path),
+                }
             }
         }
         for (name, folder) in disk::entries(&self.path("packed"))? {

@@ -1,4 +1,7 @@
 //! Unpacked layers: one directory each, complete or invisible.
+//!
+//! There are two kinds, which never mix: trees whose owners are on disk, and trees whose owners are in a ledger beside them. A
+//! layer may be there in both.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Placed;
 use super::session::Session;
 use super::{Store, StoreError, disk, tree};
-use crate::vocab::LayerId;
+use crate::vocab::{LayerId, Ownership};
 
 /// A complete layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,23 +29,31 @@ pub struct Layer {
 pub struct PendingLayer {
     store: Store,
     session: Arc<Session>,
+    ownership: Ownership,
     /// Holds `layer/` (which becomes `layers/LAYERID`) and `work/`.
     dir: PathBuf,
 }
 
 /// `layer.json`
 #[derive(Serialize, Deserialize)]
-struct StoredLayer {
-    size: u64,
+pub(super) struct StoredLayer {
+    pub(super) size: u64,
+    /// Bytes of `fs.ledger`, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ledger: Option<u64>,
 }
 
+/// Both kinds of layers.
+pub(super) const OWNERSHIPS: [Ownership; 2] = [Ownership::OnDisk, Ownership::InLedger];
+
 impl Store {
-    /// Returns a layer if it is there and complete.
+    /// Returns a layer of this process' kind if it is there and complete.
     pub fn layer(&self, id: &LayerId) -> Result<Option<Layer>, StoreError> {
         if self.suspects().contains(id) {
             return Ok(None);
         }
-        Ok(self.recorded_size(id)?.map(|size| Layer {
+        let recorded = self.recorded_layer(self.ownership(), id)?;
+        Ok(recorded.map(|StoredLayer { size, .. }| Layer {
             fs: self.layer_dir(id).join("fs"),
             size,
         }))
@@ -53,6 +64,7 @@ impl Store {
         let session = self.session()?;
         let pending = PendingLayer {
             store: self.clone(),
+            ownership: self.ownership(),
             dir: session.unique(),
             session,
         };
@@ -68,28 +80,58 @@ impl Store {
     }
 
     pub(super) fn layer_dir(&self, id: &LayerId) -> PathBuf {
-        let mut path = self.path("layers");
+        self.layer_dir_of(self.ownership(), id)
+    }
+
+    pub(super) fn layer_dir_of(&self, ownership: Ownership, id: &LayerId) -> PathBuf {
+        let mut path = self.layers_dir(ownership);
         path.push(id.to_string());
         path
     }
 
-    /// Tells by one `stat` whether a layer is there.
-    pub(super) fn has_layer(&self, id: &LayerId) -> bool {
-        std::fs::metadata(self.layer_dir(id).join("layer.json"))
-            .is_ok_and(|metadata| metadata.len() > 0)
-            && !self.suspects().contains(id)
+    /// Returns the directory of all layers of one kind.
+    pub(super) fn layers_dir(&self, ownership: Ownership) -> PathBuf {
+        self.path(match ownership {
+            Ownership::OnDisk => "layers",
+            Ownership::InLedger => "layers-ledger",
+        })
+    }
+
+    /// Tells whether a layer's tree can be had: by one `stat` where it is there. One that is not there in this process' kind, but
+    /// packed, can be unpacked.
+    pub fn has_layer(&self, id: &LayerId) -> bool {
+        let is_there = |ownership| {
+            std::fs::metadata(self.layer_dir_of(ownership, id).join("layer.json"))
+                .is_ok_and(|metadata| metadata.len() > 0)
+        };
+        let found = match self.known_ownership() {
+            None => OWNERSHIPS.into_iter().any(is_there),
+            Some(ownership) => is_there(ownership),
+        };
+        if found && !self.suspects().contains(id) {
+            return true;
+        }
+        self.known_ownership().is_some() && matches!(self.packed_in_any_form(id), Ok(Some(_)))
     }
 
     /// Returns what `layer.json` says; `None` if the layer is missing, or torn.
-    pub(super) fn recorded_size(&self, id: &LayerId) -> Result<Option<u64>, StoreError> {
-        let bytes = disk::read(&self.layer_dir(id).join("layer.json"), 4096)?;
-        let stored = bytes.and_then(|bytes| serde_json::from_slice::<StoredLayer>(&bytes).ok());
-        Ok(stored.map(|stored| stored.size))
+    pub(super) fn recorded_layer(
+        &self,
+        ownership: Ownership,
+        id: &LayerId,
+    ) -> Result<Option<StoredLayer>, StoreError> {
+        let path = self.layer_dir_of(ownership, id).join("layer.json");
+        let bytes = disk::read(&path, 4096)?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     /// Makes a layer invisible; its tree can then be removed in any number of steps.
-    pub(super) fn hide_layer(&self, id: &LayerId) -> Result<bool, StoreError> {
-        disk::remove_file(&self.layer_dir(id).join("layer.json"))
+    pub(super) fn hide_layer(
+        &self,
+        ownership: Ownership,
+        id: &LayerId,
+    ) -> Result<bool, StoreError> {
+        disk::remove_file(&self.layer_dir_of(ownership, id).join("layer.json"))
     }
 }
 
@@ -104,7 +146,8 @@ impl PendingLayer {
         self.dir.join("work")
     }
 
-    /// Makes the tree a layer, in one step. Nothing may be mounted on it any more.
+    /// Makes the tree a layer, in one step. Nothing may be mounted on it any more. Where owners are in a ledger, `fs.ledger` is
+    /// beside the tree and goes with it.
     ///
     /// `size` is the bytes of the regular files, a file with several names counted once; after a crash of the machine it tells
     /// a whole tree from a torn one. If the layer is there already, this one is dropped and that one returned.
@@ -112,7 +155,14 @@ impl PendingLayer {
         if let Some(layer) = self.store.layer(id)? {
             return Ok(layer);
         }
-        let bytes = serde_json::to_vec(&StoredLayer { size }).expect("a number is always JSON");
+        let ledger = self.layer().join("fs.ledger");
+        let ledger = match std::fs::metadata(&ledger) {
+            Ok(metadata) => Some(metadata.len()),
+            Err(error) if disk::is_absent(&error) && self.ownership == Ownership::OnDisk => None,
+            Err(error) => return Err(StoreError::from_io(&ledger, "find", error)),
+        };
+        let stored = StoredLayer { size, ledger };
+        let bytes = serde_json::to_vec(&stored).expect("numbers are always JSON");
         disk::write_private(&self.layer().join("layer.json"), &bytes)?;
         self.store.mark_unsynced(id)?;
         let suspect = self.store.suspects().contains(id);
@@ -232,5 +282,44 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    /// Opens the same store in another process' stead.
+    fn reopened(store: &Store, ownership: Option<Ownership>) -> Store {
+        let store = Store::open(store.root().parent().unwrap()).unwrap();
+        if let Some(ownership) = ownership {
+            store.set_ownership(ownership);
+        }
+        store
+    }
+
+    #[test]
+    fn layers_of_the_two_kinds_do_not_meet() {
+        let (_dir, store) = store();
+        let id = layer_id("a");
+        let (on_disk, in_ledger) = (
+            reopened(&store, Some(Ownership::OnDisk)),
+            reopened(&store, Some(Ownership::InLedger)),
+        );
+        make_layer(&on_disk, "a", &[("f", "12345")]);
+        assert!(in_ledger.layer(&id).unwrap().is_none() && !in_ledger.has_layer(&id));
+        // Nobody knows the owners of a tree without its ledger.
+        let pending = in_ledger.new_layer().unwrap();
+        assert!(pending.commit(&id, 0).is_err());
+        let pending = in_ledger.new_layer().unwrap();
+        fs::write(pending.fs().join("f"), "123").unwrap();
+        let mut ledger = pending.fs().into_os_string();
+        ledger.push(".ledger");
+        fs::write(ledger, "owners").unwrap();
+        let layer = pending.commit(&id, 3).unwrap();
+        assert_eq!(
+            fs::read_to_string(layer.fs.with_extension("ledger")).unwrap(),
+            "owners"
+        );
+        assert_eq!(in_ledger.layer(&id).unwrap().unwrap().size, 3);
+        assert_eq!(on_disk.layer(&id).unwrap().unwrap().size, 5);
+        // Who only looks up takes either.
+        fs::remove_dir_all(on_disk.layer_dir(&id)).unwrap();
+        assert!(!on_disk.has_layer(&id) && reopened(&store, None).has_layer(&id));
     }
 }

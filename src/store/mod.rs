@@ -13,9 +13,12 @@
 //!     index.json                 the images, and the only home of their names: one entry for each name
 //!                                (org.opencontainers.image.ref.name), and one without a name for a dangling image
 //!     blobs/sha256/HEX
-//!   layers/LAYERID/
-//!     layer.json                 {"size": bytes of regular files}; a layer is there when this file is there and not empty
+//!   layers/LAYERID/              owners on disk
+//!     layer.json                 {"size": bytes of regular files, "ledger": bytes of fs.ledger if it is there}; a layer is there
+//!                                when this file is there and not empty
 //!     fs/                        the unpacked tree: overlay's lower directory
+//!     fs.ledger                  what its files are in the image where the disk cannot say it (the rootfs room's file)
+//!   layers-ledger/LAYERID/       the same; all files are the builder's own on disk, and fs.ledger is always there
 //!   packed/LAYERID/VARIANT.json  a layer's packed form: diff ID, blob, members (VARIANT: tar, gzip-6, zstd-3, gzip-6@EPOCH)
 //!   records/KK/KEY.json          a step's result; the file's modification time is its last use, to the day
 //!   mounts/KEY/N/                a copy of a cache mount: `fs/`, which steps write to, and `lock`, whose time is the last use
@@ -61,6 +64,10 @@
 //! its own. [`Store::lock`] is for not doing work twice, not for soundness. All files belong to the user who runs the
 //! builder, also when they were made as "root" of a user namespace; only the contents of `layers/*/fs` and `mounts/*/*/fs` may belong to other
 //! IDs, so removing layers (`prune`, `sweep`) needs the namespace and nothing else does.
+//!
+//! Records, packed forms and blobs are the same whoever made them. Unpacked layers are of two kinds, for processes that can give
+//! files away and for those that cannot ([`Store::set_ownership`]); a layer that is there in the other kind alone is unpacked
+//! anew from its packed form, and where it has none its record is a miss.
 
 mod blobs;
 mod disk;

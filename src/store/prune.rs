@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::inventory::{FoundFile, ImageHolds, Inventory, Marks};
+use super::layers::OWNERSHIPS;
 use super::session::Session;
 use super::{Store, StoreError, disk, tree};
 use crate::vocab::{CacheKey, Digest, LayerId};
@@ -296,15 +297,20 @@ impl Store {
         session: Option<&Session>,
         trash: &mut Vec<PathBuf>,
     ) -> Result<bool, StoreError> {
-        let dir = self.layer_dir(id);
-        let moved = session
-            .map(Session::unique)
-            .filter(|to| std::fs::rename(&dir, to).is_ok());
-        match moved {
-            Some(to) => trash.push(to),
-            None => {
-                self.hide_layer(id)?;
-                tree::remove(&dir)?;
+        for ownership in OWNERSHIPS {
+            let dir = self.layer_dir_of(ownership, id);
+            if !dir.exists() {
+                continue;
+            }
+            let moved = session
+                .map(Session::unique)
+                .filter(|to| std::fs::rename(&dir, to).is_ok());
+            match moved {
+                Some(to) => trash.push(to),
+                None => {
+                    self.hide_layer(ownership, id)?;
+                    tree::remove(&dir)?;
+                }
             }
         }
         self.forget_mark(id);

@@ -9,10 +9,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::layers::{OWNERSHIPS, StoredLayer};
 use super::lock::LockFile;
 use super::session::Swept;
 use super::{Store, StoreError, disk, fault, tree};
-use crate::vocab::{Digest, LayerId};
+use crate::vocab::{Digest, LayerId, Ownership};
 
 /// So many marks of one boot are worth one sync of the file system.
 const MANY: usize = 2000;
@@ -130,19 +131,40 @@ impl Store {
 
     /// Adds up a layer's files; removes it if they are not what they were.
     fn settle_layer(&self, id: &LayerId) -> Result<bool, StoreError> {
-        let dir = self.layer_dir(id);
-        let Some(wanted) = self.recorded_size(id)? else {
-            return Ok(true);
-        };
-        match tree::size(&dir.join("fs")) {
-            Ok(found) if found == wanted => return Ok(true),
-            // Looked at from outside of the namespace: no verdict.
-            Err(error @ StoreError::Denied { .. }) => return Err(error),
-            Ok(_) | Err(_) => {}
+        let mut is_sound = true;
+        for ownership in OWNERSHIPS {
+            let dir = self.layer_dir_of(ownership, id);
+            let Some(recorded) = self.recorded_layer(ownership, id)? else {
+                continue;
+            };
+            match tree::size(&dir.join("fs")) {
+                Ok(found)
+                    if found == recorded.size
+                        && self.has_whole_ledger(ownership, id, &recorded) =>
+                {
+                    continue;
+                }
+                // Looked at from outside of the namespace: no verdict.
+                Err(error @ StoreError::Denied { .. }) => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+            self.hide_layer(ownership, id)?;
+            tree::remove(&dir)?;
+            is_sound = false;
         }
-        self.hide_layer(id)?;
-        tree::remove(&dir)?;
-        Ok(false)
+        Ok(is_sound)
+    }
+
+    /// Tells whether the file of owners beside a tree is as long as it was.
+    pub(super) fn has_whole_ledger(
+        &self,
+        ownership: Ownership,
+        id: &LayerId,
+        recorded: &StoredLayer,
+    ) -> bool {
+        let path = self.layer_dir_of(ownership, id).join("fs.ledger");
+        let found = std::fs::metadata(path).ok().map(|metadata| metadata.len());
+        recorded.ledger.is_none_or(|wanted| found == Some(wanted))
     }
 
     fn sync_all(&self) -> Result<(), StoreError> {

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::blobs::hash_file;
 use super::documents::{Part, PartKind};
+use super::layers::OWNERSHIPS;
 use super::{Store, StoreError, disk, packed, records, tree};
-use crate::vocab::{Digest, LayerId};
+use crate::vocab::{Digest, LayerId, Ownership};
 
 /// Something in the store that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,17 +71,16 @@ impl Store {
                 },
             }
         }
-        for (name, path) in disk::entries(&self.path("layers"))? {
-            let id = Digest::from_hex(&name).map(LayerId);
-            match id {
-                None => note(&path, ProblemKind::Foreign, "not a layer"),
-                Some(id) if self.recorded_size(&id)?.is_none() => {
-                    note(&path, ProblemKind::DeadEntry, "a layer is incomplete");
+        for ownership in OWNERSHIPS {
+            for (name, path) in disk::entries(&self.layers_dir(ownership))? {
+                match Digest::from_hex(&name).map(LayerId) {
+                    None => note(&path, ProblemKind::Foreign, "not a layer"),
+                    Some(id) => {
+                        if let Some(what) = self.layer_problem(ownership, &id)? {
+                            note(&path, ProblemKind::DeadEntry, what);
+                        }
+                    }
                 }
-                Some(_) if !path.join("fs").is_dir() => {
-                    note(&path, ProblemKind::DeadEntry, "a layer has no files");
-                }
-                Some(_) => {}
             }
         }
         for (_, folder) in disk::entries(&self.path("records"))? {
@@ -150,12 +150,14 @@ impl Store {
 
     fn is_dead_entry(&self, path: &Path) -> Result<bool, StoreError> {
         let folder = path.parent().unwrap_or(path);
-        if folder == self.path("layers") {
+        let kind = OWNERSHIPS
+            .into_iter()
+            .find(|&ownership| folder == self.layers_dir(ownership));
+        if let Some(ownership) = kind {
             let Some(id) = named_digest(path).map(LayerId) else {
                 return Ok(false);
             };
-            let is_whole = self.recorded_size(&id)?.is_some() && path.join("fs").is_dir();
-            return Ok(path.exists() && !is_whole);
+            return Ok(path.exists() && self.layer_problem(ownership, &id)?.is_some());
         }
         match folder.parent() {
             _ if !path.is_file() => Ok(false),
@@ -167,6 +169,22 @@ impl Store {
             }
             _ => Ok(false),
         }
+    }
+
+    fn layer_problem(
+        &self,
+        ownership: Ownership,
+        id: &LayerId,
+    ) -> Result<Option<&'static str>, StoreError> {
+        let Some(recorded) = self.recorded_layer(ownership, id)? else {
+            return Ok(Some("a layer is incomplete"));
+        };
+        let dir = self.layer_dir_of(ownership, id);
+        if !dir.join("fs").is_dir() {
+            return Ok(Some("a layer has no files"));
+        }
+        let has_ledger = self.has_whole_ledger(ownership, id, &recorded);
+        Ok((!has_ledger).then_some("a layer has lost its owners"))
     }
 
     fn record_problem(&self, path: &Path) -> Result<Option<&'static str>, StoreError> {
