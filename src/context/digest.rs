@@ -124,13 +124,15 @@ impl<'a> Encoder<'a> {
         if !root.is_directory {
             let (parent, name) = split(&root.path);
             let directory = self.source.open(parent)?;
-            let meta = Meta::at(&directory, name)
+            let meta = self
+                .source
+                .meta_at(&directory, name)
                 .map_err(|error| ContextError::io("stat", &root.path, error))?;
             let node = Node {
                 path: b"",
                 name,
                 source_path: &root.path,
-                meta: self.source.as_owned(meta),
+                meta,
                 parent: directory.as_fd(),
             };
             return self.leaf(&node);
@@ -142,7 +144,7 @@ impl<'a> Encoder<'a> {
                     self.entry(b'd', &node);
                     let hash = match directory {
                         Some(directory) => {
-                            attributes(&read_xattrs(directory).map_err(|error| {
+                            attributes(&read_xattrs(directory, &node.meta).map_err(|error| {
                                 ContextError::io("read attributes of", node.source_path, error)
                             })?)
                         }
@@ -346,8 +348,8 @@ fn hash_file(
 ) -> Result<Hashed, ContextError> {
     let began = now();
     let file = open_file(directory, name, path)?;
-    let xattrs =
-        read_xattrs(&file).map_err(|error| ContextError::io("read attributes of", path, error))?;
+    let xattrs = read_xattrs(&file, meta)
+        .map_err(|error| ContextError::io("read attributes of", path, error))?;
     let mut file = std::fs::File::from(file);
     let mut hasher = blake3::Hasher::new();
     // No more than it was said to have: a log may grow faster than it is read.

@@ -118,7 +118,10 @@ fn host_owners_do_not_count_but_owners_in_a_stage_do() {
     assert_eq!(digest(a.path(), "s"), digest(b.path(), "s"));
     let tree = |root: &Path| {
         let flags = rustix::fs::OFlags::DIRECTORY;
-        Source::tree(rustix::fs::open(root, flags, rustix::fs::Mode::empty()).unwrap())
+        Source::tree(
+            rustix::fs::open(root, flags, rustix::fs::Mode::empty()).unwrap(),
+            None,
+        )
     };
     assert_eq!(digest_of(&tree(a.path()), "s"), digest(b.path(), "s"));
     assert_ne!(digest_of(&tree(b.path()), "s"), digest(b.path(), "s"));

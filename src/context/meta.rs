@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
 use rustix::io::Result;
 
+use super::xattrs::Xattrs;
 use crate::layer::Mtime;
+use crate::vocab::{Attributes, FileId};
 
 /// Metadata of a file, links not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub struct Meta {
     pub links: u32,
     /// Major and minor number that a device node stands for.
     pub node: (u32, u32),
+    /// Seconds and nanoseconds; zeroes where it was not asked for, or the file system does not tell.
+    pub birth: (i64, u32),
+    /// Attributes that the file has in the image and not on disk.
+    pub xattrs: Xattrs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,24 +50,67 @@ pub enum Kind {
 impl Meta {
     /// Asks for the entry `name` of `directory`.
     pub fn at(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<Meta> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        Ok(Meta::from(&statx(
-            directory,
-            name,
-            flags,
-            StatxFlags::BASIC_STATS,
-        )?))
+        Meta::asked_at(directory, name, StatxFlags::BASIC_STATS)
     }
 
     /// Asks for an open file.
     pub fn of(file: impl AsFd) -> Result<Meta> {
-        let flags = AtFlags::EMPTY_PATH;
-        Ok(Meta::from(&statx(
-            file,
-            c"",
-            flags,
-            StatxFlags::BASIC_STATS,
-        )?))
+        Meta::asked_of(file, StatxFlags::BASIC_STATS)
+    }
+
+    /// Asks for the entry `name` of `directory` and for its birth: on some file systems the answer is further away.
+    pub fn born_at(directory: impl AsFd, name: impl rustix::path::Arg) -> Result<Meta> {
+        Meta::asked_at(directory, name, WITH_BIRTH)
+    }
+
+    /// Asks for an open file and for its birth.
+    pub fn born_of(file: impl AsFd) -> Result<Meta> {
+        Meta::asked_of(file, WITH_BIRTH)
+    }
+
+    fn asked_at(
+        directory: impl AsFd,
+        name: impl rustix::path::Arg,
+        asked: StatxFlags,
+    ) -> Result<Meta> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(Meta::from(&statx(directory, name, flags, asked)?))
+    }
+
+    fn asked_of(file: impl AsFd, asked: StatxFlags) -> Result<Meta> {
+        Ok(Meta::from(&statx(file, c"", AtFlags::EMPTY_PATH, asked)?))
+    }
+
+    /// Returns which file it is, if it was asked for its birth.
+    pub fn file_id(&self) -> FileId {
+        FileId {
+            device: self.device,
+            inode: self.inode,
+            birth: self.birth,
+        }
+    }
+
+    /// Returns what the file is in the image, where the disk does not say all of it: what was written down, else user 0's and
+    /// group 0's.
+    pub fn in_image(mut self, known: Option<&Attributes>) -> Meta {
+        (self.uid, self.gid) = (0, 0);
+        let Some(known) = known else {
+            return self;
+        };
+        (self.uid, self.gid, self.mode) = (known.uid, known.gid, known.mode);
+        if let Some(device) = known.device {
+            self.kind = match device.is_block {
+                true => Kind::BlockDevice,
+                false => Kind::CharDevice,
+            };
+            self.node = (device.major, device.minor);
+            self.size = 0;
+        }
+        let xattrs = known.xattrs.iter();
+        self.xattrs = xattrs
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        self
     }
 
     /// Tells whether this is a directory.
@@ -99,6 +148,8 @@ impl Meta {
     }
 }
 
+const WITH_BIRTH: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
 impl From<&Statx> for Meta {
     fn from(stat: &Statx) -> Meta {
         let mode = u32::from(stat.stx_mode);
@@ -128,6 +179,11 @@ impl From<&Statx> for Meta {
             inode: stat.stx_ino,
             links: stat.stx_nlink,
             node: (stat.stx_rdev_major, stat.stx_rdev_minor),
+            birth: match stat.stx_mask & StatxFlags::BTIME.bits() {
+                0 => (0, 0),
+                _ => (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+            },
+            xattrs: Xattrs::new(),
         }
     }
 }

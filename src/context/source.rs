@@ -13,6 +13,7 @@ use super::stat_cache::StatCache;
 use super::trail::descend;
 use super::xattrs::{Xattrs, read_xattrs};
 use crate::dockerfile::IgnorePatterns;
+use crate::vocab::Ledger;
 
 /// A tree that instructions copy from. Dropping it writes what its stat cache has learnt.
 #[derive(Debug)]
@@ -28,11 +29,13 @@ pub struct Source {
 }
 
 /// To whom a source's files belong in the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Owners {
     /// Ids of the host mean nothing in an image: everything is 0:0.
     Root,
     Kept,
+    /// The disk does not say all that the files are.
+    InLedger(Ledger),
 }
 
 impl Source {
@@ -55,11 +58,12 @@ impl Source {
         })
     }
 
-    /// Takes the root of a stage, opened for reading. Owners are kept, nothing is ignored.
-    pub fn tree(root: OwnedFd) -> Source {
+    /// Takes the root of a stage, opened for reading, and what is known of its files where the disk does not say it. Owners are
+    /// kept, nothing is ignored.
+    pub fn tree(root: OwnedFd, ledger: Option<Ledger>) -> Source {
         Source {
             root,
-            owners: Owners::Kept,
+            owners: ledger.map_or(Owners::Kept, Owners::InLedger),
             ignore: None,
             ignore_text: String::new(),
             cache: None,
@@ -120,15 +124,17 @@ impl Source {
     /// directory itself is excluded.
     pub fn parent_metadata(&self, path: &[u8]) -> Result<(Meta, Xattrs), ContextError> {
         let directory = self.open(path)?;
-        let meta = Meta::of(&directory).map_err(|error| ContextError::io("stat", path, error))?;
+        let meta = self
+            .meta_of(&directory)
+            .map_err(|error| ContextError::io("stat", path, error))?;
         let is_excluded =
             |ignore: &IgnorePatterns| !path.is_empty() && ignore.decide(path).excluded;
         if self.ignore.as_ref().is_some_and(is_excluded) {
             return Ok((meta.implied(), Xattrs::new()));
         }
-        let xattrs = read_xattrs(&directory)
+        let xattrs = read_xattrs(&directory, &meta)
             .map_err(|error| ContextError::io("read attributes of", path, error))?;
-        Ok((self.as_owned(meta), xattrs))
+        Ok((meta, xattrs))
     }
 
     /// Returns a line of the ignore file, counted from 1; empty if its text is not known.
@@ -137,10 +143,34 @@ impl Source {
         text.unwrap_or_default().trim().to_owned()
     }
 
-    /// Turns what the kernel says of a file into what the image will say.
-    pub fn as_owned(&self, mut meta: Meta) -> Meta {
-        if self.owners == Owners::Root {
-            (meta.uid, meta.gid) = (0, 0);
+    /// Returns what the image will say of the entry `name` in `directory`.
+    pub fn meta_at(
+        &self,
+        directory: impl AsFd,
+        name: impl rustix::path::Arg,
+    ) -> rustix::io::Result<Meta> {
+        Ok(self.as_owned(match self.owners {
+            Owners::InLedger(_) => Meta::born_at(directory, name)?,
+            Owners::Root | Owners::Kept => Meta::at(directory, name)?,
+        }))
+    }
+
+    /// Returns what the image will say of an open file.
+    pub fn meta_of(&self, file: impl AsFd) -> rustix::io::Result<Meta> {
+        Ok(self.as_owned(match self.owners {
+            Owners::InLedger(_) => Meta::born_of(file)?,
+            Owners::Root | Owners::Kept => Meta::of(file)?,
+        }))
+    }
+
+    fn as_owned(&self, mut meta: Meta) -> Meta {
+        match &self.owners {
+            Owners::Root => (meta.uid, meta.gid) = (0, 0),
+            Owners::Kept => {}
+            Owners::InLedger(ledger) => {
+                let known = ledger.get(&meta.file_id());
+                meta = meta.in_image(known);
+            }
         }
         meta
     }

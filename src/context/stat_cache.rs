@@ -285,6 +285,8 @@ mod tests {
             inode,
             links: 1,
             node: (0, 0),
+            birth: (0, 0),
+            xattrs: Vec::new(),
         }
     }
 

@@ -151,9 +151,9 @@ impl<'a> Walk<'a> {
     pub fn start_meta(&self) -> Result<Meta, ContextError> {
         // Only right before the first step, when the trail has nothing but the start.
         debug_assert_eq!(self.trail.depth(), 0, "asked after the first step");
-        let meta = Meta::of(self.trail.directory())
-            .map_err(|error| ContextError::io("stat", &self.path, error))?;
-        Ok(self.source.as_owned(meta))
+        self.source
+            .meta_of(self.trail.directory())
+            .map_err(|error| ContextError::io("stat", &self.path, error))
     }
 
     /// Returns the innermost directory; the start before the first step.
@@ -213,8 +213,8 @@ impl<'a> Walk<'a> {
     /// Stats the entry at `path` and decides whether it is pending.
     fn look(&mut self) -> Result<(), ContextError> {
         let name = last_component(&self.path);
-        let meta = match Meta::at(self.trail.directory(), name) {
-            Ok(meta) => self.source.as_owned(meta),
+        let meta = match self.source.meta_at(self.trail.directory(), name) {
+            Ok(meta) => meta,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(ContextError::io("stat", &self.path, error)),
         };

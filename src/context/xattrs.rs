@@ -10,12 +10,22 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{fgetxattr, flistxattr};
 use rustix::io::{Errno, Result};
 
+use super::meta::Meta;
+
 /// Full names and values, sorted by name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Reads the attributes of an open file or directory that a copy keeps. A file system without attributes has none.
-pub fn read_xattrs(file: impl AsFd) -> Result<Xattrs> {
-    read(file.as_fd(), is_kept)
+/// Reads the attributes of an open file or directory that a copy keeps, those that it has in the image alone among them. A file
+/// system without attributes has none.
+pub fn read_xattrs(file: impl AsFd, meta: &Meta) -> Result<Xattrs> {
+    let mut xattrs = read(file.as_fd(), is_kept)?;
+    let known = meta.xattrs.iter().filter(|(name, _)| is_kept(name));
+    for (name, value) in known {
+        xattrs.retain(|(on_disk, _)| on_disk != name);
+        xattrs.push((name.clone(), value.clone()));
+    }
+    xattrs.sort_unstable();
+    Ok(xattrs)
 }
 
 /// Reads all attributes of an open file or directory that the kernel tells.

@@ -4,7 +4,11 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::vocab::Ownership;
+
 use super::error::{During, RootfsError};
+use super::ledgers::note_owners;
+use super::owners::Owners;
 use super::parcel;
 use super::tree::Tree;
 use super::unpack::{Rules, Unpacker, prepare_root};
@@ -17,19 +21,26 @@ pub use super::unpack::Unpacked as Applied;
 /// Deletions become overlayfs' marks. They speak of other layers: what this one has under a deleted name stays and hides what
 /// is below. Links that are parents of entries are followed inside the layer; a file where the archive later wants a
 /// directory (or the other way round) is replaced. After an error `dir` holds a part of the layer and is to be deleted.
-/// `tar` is read to its end.
-pub fn apply_layer(tar: &mut dyn Read, dir: &Path) -> Result<Applied, RootfsError> {
-    let root = Tree::open(dir)?;
-    prepare_root(root.as_fd()).during("set the owner of", dir.as_os_str().as_bytes())?;
+/// `tar` is read to its end. Where owners are in a ledger it is written beside `dir`.
+pub fn apply_layer(
+    tar: &mut dyn Read,
+    dir: &Path,
+    ownership: Ownership,
+) -> Result<Applied, RootfsError> {
+    let root = Tree::open(dir)?.with_owners(Owners::new(ownership));
+    prepare_root(root.as_fd(), root.owners())
+        .during("set the owner of", dir.as_os_str().as_bytes())?;
     let rules = Rules {
         layer: true,
         owner: None,
         naming: Naming::Escaped,
         time: None,
     };
-    let root = root
+    let fd = root
         .as_fd()
         .try_clone_to_owned()
         .during("open", dir.as_os_str().as_bytes())?;
-    parcel::unpack(tar, Unpacker::new(root, rules))
+    let applied = parcel::unpack(tar, Unpacker::new(fd, rules, root.owners().clone()))?;
+    note_owners(dir, &root, &[])?;
+    Ok(applied)
 }

@@ -11,6 +11,7 @@ use rustix::fs::Mode;
 use crate::layer::{Entry, EntryKind, Mtime, Stretch, TarReader};
 
 use super::error::{During, RootfsError, rooted};
+use super::owners::Owners;
 use super::resolve::{self, READ_DIRECTORY};
 use super::tree::Tree;
 use super::unpack::{Rules, Unpacked, Unpacker};
@@ -35,7 +36,7 @@ pub fn extract_context(
         time: None,
     };
     let fd = root.as_fd().try_clone_to_owned().during("open", "/")?;
-    let mut unpacker = Unpacker::new(fd, rules);
+    let mut unpacker = Unpacker::new(fd, rules, Owners::OnDisk);
     let mut seen: BTreeSet<Vec<u8>> = BTreeSet::new();
     let mut closed = Vec::new();
     let mut skipped = 0;

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ use crate::vocab::Cancel;
 use super::error::{During, RootfsError, Shown, rooted};
 use super::lower::{Found, LowerDirectory, LowerNode, Lowers};
 use super::resolve::PATH_DIRECTORY;
+use super::sidecar::Sidecar;
 use super::stat::{FileKind, Stat};
 use super::times::Times;
-use super::tree::stat_of;
 use super::walk::{Visit, Walk};
-use super::xattr::{self, Naming};
+use super::xattr::Naming;
 
 /// What a layer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct DiffStats {
 }
 
 /// Writes what the upper directory changes against `lowers`, lowest first, in sorted order. The layer is not finished: that is
-/// for the owner of `out`. Nothing may write to the tree meanwhile.
+/// for the owner of `out`. Nothing may write to the tree meanwhile. What the files beside the directories note is what counts.
 pub fn write_layer<W: Write>(
     upper: &Path,
     lowers: &[PathBuf],
@@ -66,7 +66,7 @@ pub fn write_layer<W: Write>(
             entries: 0,
             bytes: 0,
         },
-        walk: Walk::new(std::os::fd::AsFd::as_fd(&root)).during("list", "/")?,
+        walk: Walk::of_layer(root.as_fd(), Sidecar::read(upper)?).during("list", "/")?,
         levels: Vec::new(),
         stats: DiffStats::default(),
     };
@@ -101,18 +101,24 @@ struct Level {
 impl<W: Write> Diff<'_, W> {
     /// The root's time is no content: every step sets it, and no layer tells it.
     fn root(&mut self) -> Result<(), RootfsError> {
-        let directory = self.walk.directory();
-        let stat = stat_of(directory).during("stat", "/")?;
-        let xattrs = xattr::read_content(directory, Naming::Escaped)
+        let stat = self.walk.stat().during("stat", "/")?;
+        let xattrs = self
+            .walk
+            .read_content(self.walk.directory(), Naming::Escaped)
             .during("read the attributes of", "/")?;
-        let opaque = xattr::is_opaque(directory).during("read the attributes of", "/")?;
+        let opaque = self
+            .walk
+            .is_opaque()
+            .during("read the attributes of", "/")?;
         let mut below = None;
         if let Some((lower, lower_stat)) = self.lowers.root().during("stat", "/")? {
             let file = self
                 .lowers
                 .open_file(0, b".", OFlags::DIRECTORY)
                 .during("open", "/")?;
-            let lower_xattrs = xattr::read_content(&file, Naming::Escaped)
+            let lower_xattrs = self
+                .lowers
+                .read_content(0, b"", file.as_fd())
                 .during("read the attributes of", "/")?;
             let same = Stat {
                 mtime: stat.mtime,
@@ -177,10 +183,12 @@ impl<W: Write> Diff<'_, W> {
     fn enter(&mut self, stat: Stat, below: Option<Found>) -> Result<(), RootfsError> {
         let path = self.walk.path().to_vec();
         self.walk.enter().during("open", rooted(&path))?;
-        let directory = self.walk.directory();
         let verb = "read the attributes of";
-        let xattrs = xattr::read_content(directory, Naming::Escaped).during(verb, rooted(&path))?;
-        let opaque = xattr::is_opaque(directory).during(verb, rooted(&path))?;
+        let xattrs = self
+            .walk
+            .read_content(self.walk.directory(), Naming::Escaped)
+            .during(verb, rooted(&path))?;
+        let opaque = self.walk.is_opaque().during(verb, rooted(&path))?;
         let mut level = Level {
             below: None,
             pending: None,
@@ -196,8 +204,10 @@ impl<W: Write> Diff<'_, W> {
                 .lowers
                 .open_file(layer, &path, OFlags::DIRECTORY)
                 .during("open", rooted(&path))?;
-            let lower_xattrs =
-                xattr::read_content(&file, Naming::Escaped).during(verb, rooted(&path))?;
+            let lower_xattrs = self
+                .lowers
+                .read_content(layer, &path, file.as_fd())
+                .during(verb, rooted(&path))?;
             changed = opaque || !same_metadata(&stat, &lower_stat) || xattrs != lower_xattrs;
             hides = opaque;
             level.below = (!opaque).then_some(lower);
@@ -251,8 +261,11 @@ impl<W: Write> Diff<'_, W> {
             FileKind::File => {
                 let ours = open_file(&self.walk)?;
                 let theirs = self.lowers.open_file(below.layer, path, OFlags::RDONLY)?;
-                Ok(xattr::read_content(&ours, Naming::Escaped)?
-                    == xattr::read_content(&theirs, Naming::Escaped)?
+                let naming = Naming::Escaped;
+                Ok(self.walk.read_content(ours.as_fd(), naming)?
+                    == self
+                        .lowers
+                        .read_content(below.layer, path, theirs.as_fd())?
                     && same_content(ours.into(), theirs.into(), self.sink.cancel)?)
             }
             _ => Ok(true),
@@ -339,7 +352,8 @@ impl<W: Write> EntrySink<'_, W> {
     fn put_content(&mut self, walk: &Walk, stat: &Stat) -> Result<(), RootfsError> {
         let path = walk.path();
         let file = open_file(walk).during("open", rooted(path))?;
-        let xattrs = xattr::read_content(&file, self.naming)
+        let xattrs = walk
+            .read_content(file.as_fd(), self.naming)
             .during("read the attributes of", rooted(path))?;
         let mut entry = entry(path, stat, EntryKind::File { size: stat.size }, xattrs);
         self.dress(&mut entry);

@@ -22,9 +22,9 @@ use super::remove::remove_at;
 use super::resolve::{READ_DIRECTORY, open_directory_beneath};
 use super::stat::{FileKind, Stat};
 use super::times::Times;
-use super::tree::{Tree, stat_at, stat_of, times};
+use super::tree::{Tree, stat_at, times};
 use super::walk::{Visit, Walk};
-use super::xattr::{self, Naming};
+use super::xattr::Naming;
 
 /// What an export came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,9 +57,9 @@ pub fn write_tree<W: Write>(
         entries: 0,
         bytes: 0,
     };
-    let mut walk = Walk::new(root.as_fd()).during("list", "/")?;
+    let mut walk = Walk::with_owners(root.as_fd(), root.owners()).during("list", "/")?;
     if !prefix.is_empty() {
-        let stat = stat_of(walk.directory()).during("stat", "/")?;
+        let stat = walk.stat().during("stat", "/")?;
         sink.put(entry(b"", &stat, EntryKind::Directory, Default::default()))?;
     }
     let mut sockets = 0;
@@ -73,7 +73,8 @@ pub fn write_tree<W: Write>(
             FileKind::Directory => {
                 walk.enter().during("open", rooted(walk.path()))?;
                 let path = walk.path();
-                let xattrs = xattr::read_content(walk.directory(), naming)
+                let xattrs = walk
+                    .read_content(walk.directory(), naming)
                     .during("read the attributes of", rooted(path))?;
                 sink.put(entry(path, &stat, EntryKind::Directory, xattrs))?;
             }
@@ -118,7 +119,7 @@ pub fn export_tree(
         entered: Vec::new(),
         stats: ExportStats::default(),
     };
-    let mut walk = Walk::new(root.as_fd()).during("list", "/")?;
+    let mut walk = Walk::with_owners(root.as_fd(), root.owners()).during("list", "/")?;
     while let Some(visit) = walk.next().during("read", rooted(walk.path()))? {
         if cancel.is_cancelled() {
             return Err(RootfsError::Cancelled);
@@ -212,7 +213,8 @@ impl Export<'_> {
         self.directory = rustix::fs::openat(&self.directory, name, READ_DIRECTORY, Mode::empty())
             .during("open", rooted(&path))?;
         walk.enter().during("open", rooted(&path))?;
-        let xattrs = xattr::read_content(walk.directory(), self.naming)
+        let xattrs = walk
+            .read_content(walk.directory(), self.naming)
             .during("read the attributes of", rooted(&path))?;
         set_xattrs(&self.directory, &xattrs);
         self.entered.push(stat);
@@ -237,7 +239,8 @@ impl Export<'_> {
     fn copy(&mut self, walk: &Walk, stat: &Stat) -> Result<(), RootfsError> {
         let path = walk.path().to_vec();
         let source = open_file(walk).during("open", rooted(&path))?;
-        let xattrs = xattr::read_content(&source, self.naming)
+        let xattrs = walk
+            .read_content(source.as_fd(), self.naming)
             .during("read the attributes of", rooted(&path))?;
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;

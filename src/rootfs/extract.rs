@@ -32,5 +32,8 @@ pub fn extract_archive(
         naming: root.naming().during("examine", "/")?,
         time,
     };
-    parcel::unpack(tar, Unpacker::new(destination, rules))
+    parcel::unpack(
+        tar,
+        Unpacker::new(destination, rules, root.owners().clone()),
+    )
 }

@@ -2,10 +2,11 @@
 //!
 //! A directory of the merged view is the list of layers that make it up. Names are looked up from the layers' roots, so the
 //! number of open files is that of the layers, whatever the depth. Every component above a name is known to be a directory of
-//! that layer, so no link is followed.
+//! that layer, so no link is followed. What is noted beside a layer directory counts as if the disk said it.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -14,16 +15,22 @@ use rustix::fs::{Mode, OFlags};
 use super::error::{During, RootfsError};
 use super::overlay::visible;
 use super::resolve::{READ_DIRECTORY, open_directory_beneath, split_last};
+use super::sidecar::Sidecar;
 use super::stat::Stat;
 use super::tree::{stat_at, stat_of};
-use super::xattr;
+use super::xattr::{self, Naming};
 
 /// Shorter paths are given to the kernel whole.
 const SHORT: usize = 4000;
 
 /// Layer directories, topmost first.
 pub(super) struct Lowers {
-    roots: Vec<OwnedFd>,
+    layers: Vec<Lower>,
+}
+
+struct Lower {
+    root: OwnedFd,
+    noted: Sidecar,
 }
 
 /// The layers that make up one directory, topmost first; never empty but for the root of no layers.
@@ -49,22 +56,28 @@ pub(super) struct Found {
 impl Lowers {
     /// Opens layer directories, given lowest first.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Lowers, RootfsError> {
-        let mut roots = Vec::new();
+        let mut layers = Vec::new();
         for path in visible(paths)? {
             let root = rustix::fs::open(path, READ_DIRECTORY, Mode::empty())
                 .during("open", path.as_os_str().as_bytes())?;
-            roots.push(root);
+            let noted = Sidecar::read(path)?;
+            let is_opaque = noted.is_opaque(b"");
+            layers.push(Lower { root, noted });
+            if is_opaque {
+                break;
+            }
         }
-        Ok(Lowers { roots })
+        Ok(Lowers { layers })
     }
 
     /// Returns the merged root, or `None` where there are no layers.
     pub(super) fn root(&self) -> io::Result<Option<(LowerDirectory, Stat)>> {
-        let Some(top) = self.roots.first() else {
+        let Some(top) = self.layers.first() else {
             return Ok(None);
         };
-        let layers = (0..self.roots.len()).collect();
-        Ok(Some((LowerDirectory { layers }, stat_of(top)?)))
+        let stat = top.noted.in_image(b"", stat_of(&top.root)?);
+        let layers = (0..self.layers.len()).collect();
+        Ok(Some((LowerDirectory { layers }, stat)))
     }
 
     /// Looks up `path`, whose parent is `directory`.
@@ -82,6 +95,7 @@ impl Lowers {
             if stat.is_whiteout() {
                 break;
             }
+            let noted = self.noted(layer);
             if !stat.is_directory() {
                 // A directory above it hides it, and what is below it too.
                 if top.is_none() {
@@ -94,7 +108,9 @@ impl Lowers {
             }
             top.get_or_insert((layer, stat));
             layers.push(layer);
-            if xattr::is_opaque(self.open_file(layer, path, OFlags::DIRECTORY)?)? {
+            if noted.is_opaque(path)
+                || xattr::is_opaque(self.open_file(layer, path, OFlags::DIRECTORY)?)?
+            {
                 break;
             }
         }
@@ -124,17 +140,54 @@ impl Lowers {
         })
     }
 
-    fn stat(&self, layer: usize, path: &[u8]) -> io::Result<Option<Stat>> {
-        self.in_parent(layer, path, |parent, name| stat_at(parent, name))
+    /// Reads the attributes of what `path` is in one layer, which `file` is.
+    pub(super) fn read_content(
+        &self,
+        layer: usize,
+        path: &[u8],
+        file: BorrowedFd<'_>,
+    ) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let noted = self.noted(layer);
+        noted.read_content(path, file, Naming::Escaped)
+    }
+
+    /// Returns how many layers there are.
+    pub(super) fn len(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Returns one layer's directory.
+    pub(super) fn root_of(&self, layer: usize) -> BorrowedFd<'_> {
+        self.layers[layer].root.as_fd()
+    }
+
+    /// Returns what is noted beside one layer.
+    pub(super) fn noted(&self, layer: usize) -> &Sidecar {
+        &self.layers[layer].noted
+    }
+
+    /// Returns what is noted beside all layers, topmost first.
+    pub(super) fn all_noted(&self) -> impl Iterator<Item = &Sidecar> {
+        self.layers.iter().map(|layer| &layer.noted)
+    }
+
+    /// Returns what `path` is in one layer, or `None` where that has nothing to say of it.
+    pub(super) fn stat(&self, layer: usize, path: &[u8]) -> io::Result<Option<Stat>> {
+        let noted = self.noted(layer);
+        if noted.is_whiteout(path) {
+            return Ok(Some(Stat::WHITEOUT));
+        }
+        let stat = self.in_parent(layer, path, |parent, name| stat_at(parent, name))?;
+        Ok(stat.map(|stat| noted.in_image(path, stat)))
     }
 
     fn in_parent<T>(
         &self,
         layer: usize,
         path: &[u8],
-        act: impl FnOnce(std::os::fd::BorrowedFd<'_>, &[u8]) -> io::Result<T>,
+        act: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<T>,
     ) -> io::Result<T> {
-        let root = self.roots[layer].as_fd();
+        let root = self.root_of(layer);
         if path.len() < SHORT {
             return act(root, path);
         }

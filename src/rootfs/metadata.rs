@@ -1,7 +1,7 @@
 //! Owner, mode, attributes and times of what an archive describes.
 //!
 //! The order matters: after the content the owner, whose change clears setuid bits and capabilities; then mode, attributes,
-//! time. Each function returns how many attributes this machine did not take.
+//! time. What the disk cannot hold goes to the tree's ledger (see [`Owners`]). Each function returns how many attributes this machine did not take.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -9,8 +9,10 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::layer::{Entry, EntryKind};
+use crate::vocab::Ownership;
 
 use super::error::{During, RootfsError, Shown, rooted};
+use super::owners::{DescribeError, Owners};
 use super::stat::{FileKind, Stat};
 use super::tree::{proc_path, times};
 use super::xattr::{self, Fate, Naming};
@@ -21,10 +23,11 @@ pub(super) fn describe(
     path: &[u8],
     entry: &Entry,
     naming: Naming,
+    owners: &Owners,
 ) -> Result<u64, RootfsError> {
-    let (uid, gid) = owner(entry);
-    rustix::fs::fchown(file, uid, gid).map_err(|error| owner_error(path, entry, error))?;
-    rustix::fs::fchmod(file, mode(entry)).during("chmod", rooted(path))?;
+    owners
+        .describe(file, (entry.uid, entry.gid), entry.mode)
+        .map_err(|error| refused(path, entry, error))?;
     let mut skipped = 0;
     for (name, value) in &entry.xattrs {
         let (name, needed) = match xattr::fate(name, naming) {
@@ -38,7 +41,7 @@ pub(super) fn describe(
             converted = xattr::without_root_id(value.to_vec());
             value = &converted;
         }
-        match rustix::fs::fsetxattr(file, &name, value, XattrFlags::empty()) {
+        match owners.set_xattr(file, &name, value) {
             Ok(()) => {}
             Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL) if !needed => {
                 skipped += 1;
@@ -59,15 +62,13 @@ pub(super) fn describe_node(
     name: &[u8],
     entry: &Entry,
     naming: Naming,
+    owners: &Owners,
 ) -> Result<u64, RootfsError> {
-    let (uid, gid) = owner(entry);
-    rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|error| owner_error(path, entry, error))?;
-    // Follows links, so it must not be called for one.
-    if !matches!(entry.kind, EntryKind::Symlink { .. }) {
-        rustix::fs::chmodat(parent, name, mode(entry), AtFlags::empty())
-            .during("chmod", rooted(path))?;
-    }
+    let has_mode = !matches!(entry.kind, EntryKind::Symlink { .. });
+    let mode = has_mode.then_some(entry.mode);
+    owners
+        .describe_at(parent, name, (entry.uid, entry.gid), mode)
+        .map_err(|error| refused(path, entry, error))?;
     rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
         .during("set the time of", rooted(path))?;
     let wanted = |name: &&Vec<u8>| xattr::fate(name, naming) != Fate::Drop;
@@ -82,7 +83,19 @@ pub(super) fn describe_link(
     name: &[u8],
     before: &Stat,
     entry: &Entry,
+    owners: &Owners,
 ) -> Result<(), RootfsError> {
+    let set_time = || {
+        rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .during("set the time of", rooted(path))
+    };
+    if owners.ownership() == Ownership::InLedger {
+        let mode = (before.kind != FileKind::Symlink).then_some(entry.mode);
+        owners
+            .describe_at(parent, name, (entry.uid, entry.gid), mode)
+            .map_err(|error| refused(path, entry, error))?;
+        return set_time();
+    }
     if (before.uid, before.gid) != (entry.uid, entry.gid) {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
@@ -93,7 +106,7 @@ pub(super) fn describe_link(
         };
         let (uid, gid) = owner(entry);
         rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)
-            .map_err(|error| owner_error(path, entry, error))?;
+            .map_err(|error| refused(path, entry, DescribeError::Owner(error)))?;
         if let Some(value) = capability {
             let handle = proc_path(&file);
             rustix::fs::setxattr(handle, xattr::CAPABILITY, &value, XattrFlags::empty())
@@ -104,8 +117,7 @@ pub(super) fn describe_link(
         rustix::fs::chmodat(parent, name, mode(entry), AtFlags::empty())
             .during("chmod", rooted(path))?;
     }
-    rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-        .during("set the time of", rooted(path))
+    set_time()
 }
 
 /// Reads the capabilities of a file that is open as a path only.
@@ -126,19 +138,22 @@ fn mode(entry: &Entry) -> Mode {
     Mode::from_raw_mode(entry.mode & 0o7777)
 }
 
-fn owner_error(path: &[u8], entry: &Entry, error: Errno) -> RootfsError {
+fn refused(path: &[u8], entry: &Entry, error: DescribeError) -> RootfsError {
     let path = rooted(path).shown();
     match error {
-        Errno::INVAL => RootfsError::Owner {
+        DescribeError::Owner(Errno::INVAL) => RootfsError::Owner {
             path,
             uid: entry.uid,
             gid: entry.gid,
-            source: error.into(),
+            source: Errno::INVAL.into(),
         },
-        _ => RootfsError::Io {
-            verb: "chown",
-            path,
-            source: error.into(),
-        },
+        error => {
+            let (verb, errno) = error.parts();
+            RootfsError::Io {
+                verb,
+                path,
+                source: errno.into(),
+            }
+        }
     }
 }

@@ -10,9 +10,13 @@
 //!
 //! A *layer directory* is in overlayfs' own form: a deleted name is a character device 0:0, a directory that hides what is
 //! below it has the attribute `user.overlay.opaque`. Mounts always say `userxattr`, as real root too, so that there is one
-//! form on disk; an upper directory becomes a layer directory as it is. Owners, modes, attributes and devices are real.
+//! form on disk; an upper directory becomes a layer directory as it is.
 //!
-//! The process is root, or root of its own user and mount namespace. Contents are hostile everywhere: a path from an archive
+//! Owners, modes, devices and capabilities are real where the process can give files away; else they are in a ledger
+//! ([`Owners`]), which a layer directory keeps in a file beside it ([`Sidecar`]) and a root gets from its layers
+//! ([`seed_owners`], [`note_owners`]). Both give the same layers, to the byte.
+//!
+//! The process is root, or root of its own user and mount namespace, or nobody in particular with a ledger. Contents are hostile everywhere: a path from an archive
 //! or an image is resolved beneath its root by the kernel, never by comparing text. What this room does not do: run
 //! processes, choose directories, keep records, compress or hash.
 
@@ -26,6 +30,7 @@ mod error;
 mod export;
 mod extract;
 mod index;
+mod ledgers;
 mod lower;
 mod marks;
 mod metadata;
@@ -56,6 +61,7 @@ pub use diff::{DiffStats, write_layer};
 pub use error::{RootfsError, UserError};
 pub use export::{ExportStats, export_tree, write_tree};
 pub use extract::extract_archive;
+pub use ledgers::{note_owners, seed_owners};
 pub use marks::settle_marks;
 pub use overlay::{MAX_LOWERS, mount_overlay, write_stub_layer};
 pub use owners::{DescribeError, Owners};

@@ -23,8 +23,10 @@ use rustix::mount::{
 };
 
 use crate::layer::Mtime;
+use crate::vocab::Ownership;
 
 use super::error::{During, RootfsError};
+use super::owners::Owners;
 use super::remove::remove_tree;
 use super::resolve::{PATH_DIRECTORY, READ_DIRECTORY};
 use super::tree::{make_directory, proc_path, stat_of, times};
@@ -88,8 +90,8 @@ pub(super) fn mount_in_old_way(
 }
 
 /// Makes the bottom layer of every root in which a process runs: the mount points that it needs, so that none of them has to
-/// be made in, and then kept out of, the upper directory.
-pub fn write_stub_layer(dir: &Path) -> Result<(), RootfsError> {
+/// be made in, and then kept out of, the upper directory. All of it is user 0's, which no ledger needs to say.
+pub fn write_stub_layer(dir: &Path, ownership: Ownership) -> Result<(), RootfsError> {
     const EPOCH: Mtime = Mtime {
         seconds: 0,
         nanoseconds: 0,
@@ -97,9 +99,10 @@ pub fn write_stub_layer(dir: &Path) -> Result<(), RootfsError> {
     let shown = dir.as_os_str().as_bytes();
     std::fs::create_dir_all(dir).during("make directory", shown)?;
     let root = rustix::fs::open(dir, READ_DIRECTORY, Mode::empty()).during("open", shown)?;
+    let owners = Owners::new(ownership);
     let write = || -> io::Result<()> {
         for name in ["dev", "etc", "proc", "sys"] {
-            make_directory(root.as_fd(), name.as_bytes(), (0, 0), 0o755)?;
+            make_directory(root.as_fd(), name.as_bytes(), (0, 0), 0o755, &owners)?;
         }
         for name in ["etc/hosts", "etc/resolv.conf"] {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -166,6 +169,7 @@ fn adopt_root(upper: &Path, below: &Path) -> Result<(), RootfsError> {
     let stat = stat_of(&below).during("stat", below_shown)?;
     let uid = rustix::fs::Uid::from_raw(stat.uid);
     let gid = rustix::fs::Gid::from_raw(stat.gid);
+    // Where a ledger has the owners, both directories are the process' own.
     rustix::fs::fchown(&directory, Some(uid), Some(gid)).during("chown", shown)?;
     rustix::fs::fchmod(&directory, Mode::from_raw_mode(stat.mode)).during("chmod", shown)?;
     xattr::copy_content(below, directory).during("set the attributes of", shown)

@@ -213,6 +213,11 @@ impl Owners {
         Ok(())
     }
 
+    /// Returns what is known of a file besides what the disk says.
+    pub fn known_of(&self, file: &FileId) -> Option<Attributes> {
+        self.known()?.get(file).cloned()
+    }
+
     /// Returns what an open file is in the image. It may be open as a path only.
     pub fn stat_of(&self, file: impl AsFd) -> io::Result<Stat> {
         let Some(ledger) = self.known() else {
@@ -251,11 +256,6 @@ impl Owners {
             }
         }
         Ok(content)
-    }
-
-    /// Returns what is known of a file besides what the disk says.
-    pub(super) fn known_of(&self, file: &FileId) -> Option<Attributes> {
-        self.known()?.get(file).cloned()
     }
 
     fn is_on_disk(&self) -> bool {
@@ -299,8 +299,14 @@ impl DescribeError {
     }
 }
 
+impl From<DescribeError> for io::Error {
+    fn from(error: DescribeError) -> io::Error {
+        error.parts().1.into()
+    }
+}
+
 /// Asks for all that tells files apart and describes them.
-const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+pub(super) const ASKED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 pub(super) fn statx_of(file: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
     rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, ASKED)

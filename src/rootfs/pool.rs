@@ -122,9 +122,11 @@ impl Trees {
         let standing = taken.standing();
         standing.join(cancel)?;
         let root = standing.root.try_clone().during("clone", "/")?;
+        let owners = standing.owners.clone();
         let (pool, id) = (Arc::clone(&taken.pool), taken.id);
         taken.give_back(|standing| Holder::Readers(1, standing));
-        Ok(Tree::composed(root, Some(Arc::new(Reading { pool, id }))))
+        let reading = Some(Arc::new(Reading { pool, id }));
+        Ok(Tree::composed(root, owners, reading))
     }
 
     /// Returns the root that a chain makes, for a step that changes it.
@@ -156,7 +158,7 @@ impl TreeWriter {
     /// Opens the root.
     pub fn tree(&self) -> Result<Tree, RootfsError> {
         let root = self.standing().root.try_clone().during("clone", "/")?;
-        Ok(Tree::composed(root, None))
+        Ok(Tree::composed(root, self.owners().clone(), None))
     }
 
     /// Returns where the truth about the root's files is.
@@ -236,12 +238,13 @@ impl Pool {
                 match &mut slot.holder {
                     Holder::Readers(count, standing) => {
                         let root = standing.root.try_clone().during("clone", "/")?;
+                        let owners = standing.owners.clone();
                         *count += 1;
                         slot.used = used;
                         let (pool, id) = (Arc::clone(self), slot.id);
                         drop(state);
                         let reading = Some(Arc::new(Reading { pool, id }));
-                        return Ok(ForReading::Shared(Tree::composed(root, reading)));
+                        return Ok(ForReading::Shared(Tree::composed(root, owners, reading)));
                     }
                     Holder::Making => being_made = true,
                     Holder::Idle(_) | Holder::Writing => {}

@@ -28,10 +28,12 @@ use super::carry::{Carrier, Original, Spot};
 use super::cursor::Cursor;
 use super::error::{During, RootfsError, Shown, rooted};
 use super::index::{Index, Record, Seen};
+use super::ledgers::note_owners;
 use super::marks;
 use super::owners::Owners;
 use super::resolve::{PATH_DIRECTORY, open_directory_beneath, split_last};
 use super::sidecar::Sidecar;
+use super::tree::Tree;
 use super::twins::Twins;
 use super::walk;
 use super::xattr::Naming;
@@ -85,17 +87,13 @@ pub(super) fn fill(
     let shown = upper.as_os_str().as_bytes();
     let directory = rustix::fs::open(upper, PATH_DIRECTORY, Mode::empty()).during("open", shown)?;
     let ownership = before.owners.ownership();
+    let owners = Owners::new(ownership);
     let upper_path = upper;
     let upper = Upper {
         at: Cursor::new(directory.as_fd()).during("open", shown)?,
         root: directory,
         tree: before.owners,
-        carrier: Carrier::new(
-            Naming::Mounted,
-            Naming::Escaped,
-            Owners::new(ownership),
-            cancel,
-        ),
+        carrier: Carrier::new(Naming::Mounted, Naming::Escaped, owners.clone(), cancel),
         marks: Sidecar::new(ownership),
         linked: HashMap::new(),
         stats: ScanStats::default(),
@@ -105,6 +103,8 @@ pub(super) fn fill(
     scan.after.settle();
     let upper = scan.upper.take().expect("given above");
     upper.marks.write(upper_path)?;
+    let filled = upper.root.try_clone().during("clone", shown)?;
+    note_owners(upper_path, &Tree::from_fd(filled).with_owners(owners), &[])?;
     let twins = upper.linked.into_values().map(|(_, twins)| twins);
     Ok(Filled {
         twins: twins.filter(Twins::are_several).collect(),

@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, btree_map};
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,8 @@ use crate::vocab::{Attributes, DeviceNumber, Digest, Ownership};
 
 use super::error::{During, RootfsError, Shown};
 use super::resolve::split_last;
+use super::stat::Stat;
+use super::xattr::{self, Naming};
 
 const MAGIC: &[u8] = b"builder-ledger 1\n";
 const CHECKSUM: usize = 32;
@@ -181,6 +184,28 @@ impl Sidecar {
             .filter(|(parent, name)| *parent == directory && !name.is_empty())
             .map(|(_, name)| name.to_vec())
             .collect()
+    }
+
+    /// Returns what a file of the layer is in the image, of which the disk says `stat`.
+    pub(super) fn in_image(&self, path: &[u8], stat: Stat) -> Stat {
+        match self.ownership {
+            Ownership::OnDisk => stat,
+            Ownership::InLedger => stat.in_image(self.attributes(path)),
+        }
+    }
+
+    /// Reads the attributes of an open file of the layer that a layer carries.
+    pub(super) fn read_content(
+        &self,
+        path: &[u8],
+        file: BorrowedFd<'_>,
+        naming: Naming,
+    ) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let mut content = xattr::read_content(file, naming)?;
+        if let Some(attributes) = self.attributes(path) {
+            content.extend(attributes.xattrs.clone());
+        }
+        Ok(content)
     }
 
     /// Returns the bytes of the file.

@@ -34,6 +34,23 @@ pub enum FileKind {
 }
 
 impl Stat {
+    /// A deletion that only the file beside a layer directory tells of.
+    pub(super) const WHITEOUT: Stat = Stat {
+        kind: FileKind::CharDevice,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: Mtime {
+            seconds: 0,
+            nanoseconds: 0,
+        },
+        device: 0,
+        inode: 0,
+        links: 1,
+        rdev: (0, 0),
+    };
+
     /// Tells whether overlayfs takes this for a deletion.
     pub fn is_whiteout(&self) -> bool {
         self.kind == FileKind::CharDevice && self.rdev == (0, 0)

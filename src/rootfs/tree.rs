@@ -12,12 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::layer::Mtime;
 
 use super::error::{During, RootfsError, Shown, rooted};
+use super::owners::Owners;
 use super::pool::Reading;
 use super::resolve::{
     self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Refused, Walker, split_last,
@@ -25,10 +26,11 @@ use super::resolve::{
 use super::stat::{FileKind, Stat};
 use super::xattr::Naming;
 
-/// A root directory; cheap to clone by [`Tree::try_clone`].
+/// A root directory, and where the truth about its files is; cheap to clone by [`Tree::try_clone`].
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
+    owners: Owners,
     /// It is a plain directory with the names that a command sees, and not a mount or layer directory.
     is_composed: bool,
     /// Keeps writers out of it.
@@ -47,18 +49,30 @@ impl Tree {
     pub fn from_fd(root: OwnedFd) -> Tree {
         Tree {
             root,
+            owners: Owners::OnDisk,
             is_composed: false,
             reading: None,
         }
     }
 
     /// Takes a root of [`Trees`](super::Trees).
-    pub(super) fn composed(root: OwnedFd, reading: Option<Arc<Reading>>) -> Tree {
+    pub(super) fn composed(root: OwnedFd, owners: Owners, reading: Option<Arc<Reading>>) -> Tree {
         Tree {
             root,
+            owners,
             is_composed: true,
             reading,
         }
+    }
+
+    /// Says that the truth about the tree's files is in `owners`.
+    pub fn with_owners(self, owners: Owners) -> Tree {
+        Tree { owners, ..self }
+    }
+
+    /// Returns where the truth about the tree's files is.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
     }
 
     /// Tells whether it is a plain directory of [`Trees`](super::Trees), and no mount.
@@ -88,6 +102,7 @@ impl Tree {
     pub fn try_clone(&self) -> Result<Tree, RootfsError> {
         Ok(Tree {
             root: self.root.try_clone().during("clone", "/")?,
+            owners: self.owners.clone(),
             is_composed: self.is_composed,
             reading: self.reading.clone(),
         })
@@ -127,7 +142,9 @@ impl Tree {
     /// Returns what is at `path`, or `None` where there is nothing.
     pub fn stat(&self, path: &[u8], follow_last: bool) -> Result<Option<Stat>, RootfsError> {
         match self.open_o_path(path, follow_last) {
-            Ok(file) => Ok(Some(stat_of(&file).during("stat", rooted(path))?)),
+            Ok(file) => Ok(Some(
+                self.owners.stat_of(&file).during("stat", rooted(path))?,
+            )),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error).during("stat", rooted(path)),
         }
@@ -150,7 +167,7 @@ impl Tree {
             if obstacle == Obstacle::Whiteout {
                 return Ok(false);
             }
-            make_directory(walk.directory(), name, owner, mode)?;
+            make_directory(walk.directory(), name, owner, mode, &self.owners)?;
             made.push(walk.path_of(name));
             Ok(true)
         });
@@ -206,15 +223,11 @@ pub(super) fn make_directory(
     name: &[u8],
     owner: (u32, u32),
     mode: u32,
+    owners: &Owners,
 ) -> io::Result<OwnedFd> {
     rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
     let directory = rustix::fs::openat(parent, name, READ_DIRECTORY, Mode::empty())?;
-    rustix::fs::fchown(
-        &directory,
-        Some(Uid::from_raw(owner.0)),
-        Some(Gid::from_raw(owner.1)),
-    )?;
-    rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode & 0o7777))?;
+    owners.describe(directory.as_fd(), owner, mode)?;
     Ok(directory)
 }
 

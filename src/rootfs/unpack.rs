@@ -12,17 +12,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::layer::{Entry, EntryKind, Mtime};
+use crate::vocab::DeviceNumber;
 
 use super::error::{During, RootfsError, Shown, rooted};
 use super::metadata;
+use super::owners::Owners;
 use super::remove::remove_at;
 use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Walker, split_last};
 use super::stat::Stat;
-use super::tree::{from_refused, make_directory, not_a_directory, stat_at, stat_of, times};
+use super::tree::{from_refused, make_directory, not_a_directory, stat_at, times};
 use super::xattr::{self, Naming};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -63,6 +65,7 @@ pub struct Unpacked {
 pub(super) struct Unpacker {
     root: OwnedFd,
     rules: Rules,
+    owners: Owners,
     parents: Vec<(Vec<u8>, Arc<OwnedFd>)>,
     next_parent: usize,
     file: Option<OpenFile>,
@@ -84,10 +87,12 @@ struct OpenFile {
 }
 
 impl Unpacker {
-    pub(super) fn new(root: OwnedFd, rules: Rules) -> Unpacker {
+    /// Unpacks into `root`, whose files' truth is in `owners`.
+    pub(super) fn new(root: OwnedFd, rules: Rules, owners: Owners) -> Unpacker {
         Unpacker {
             root,
             rules,
+            owners,
             parents: Vec::new(),
             next_parent: 0,
             file: None,
@@ -132,22 +137,14 @@ impl Unpacker {
                 &path,
                 "is the device 0:0, which overlayfs takes for a deletion",
             )),
-            EntryKind::CharDevice { major, minor } => self.device(
-                parent,
-                &path,
-                name,
-                &entry,
-                FileType::CharacterDevice,
-                (*major, *minor),
-            ),
-            EntryKind::BlockDevice { major, minor } => self.device(
-                parent,
-                &path,
-                name,
-                &entry,
-                FileType::BlockDevice,
-                (*major, *minor),
-            ),
+            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+                let device = DeviceNumber {
+                    is_block: matches!(entry.kind, EntryKind::BlockDevice { .. }),
+                    major: *major,
+                    minor: *minor,
+                };
+                self.device(parent, &path, name, &entry, device)
+            }
             EntryKind::Fifo => {
                 self.make(parent, &path, name, |parent, name| {
                     rustix::fs::mknodat(parent, name, FileType::Fifo, Mode::RUSR, 0)
@@ -235,7 +232,7 @@ impl Unpacker {
         let root = rustix::fs::openat(&self.root, ".", READ_DIRECTORY, Mode::empty())
             .during("open", "/")?;
         self.unpacked.skipped_xattrs +=
-            metadata::describe(root.as_fd(), path, entry, self.rules.naming)?;
+            metadata::describe(root.as_fd(), path, entry, self.rules.naming, &self.owners)?;
         self.directories.push((path.to_vec(), entry.mtime));
         Ok(())
     }
@@ -284,7 +281,7 @@ impl Unpacker {
                 .during("set the size of", rooted(&path))?;
         }
         self.unpacked.skipped_xattrs +=
-            metadata::describe(file.as_fd(), &path, &entry, self.rules.naming)?;
+            metadata::describe(file.as_fd(), &path, &entry, self.rules.naming, &self.owners)?;
         rustix::fs::futimens(&file, &times(entry.mtime)).during("set the time of", rooted(&path))
     }
 
@@ -314,8 +311,13 @@ impl Unpacker {
         if opaque {
             xattr::set_opaque(&directory).during("mark as opaque", rooted(path))?;
         }
-        self.unpacked.skipped_xattrs +=
-            metadata::describe(directory.as_fd(), path, entry, self.rules.naming)?;
+        self.unpacked.skipped_xattrs += metadata::describe(
+            directory.as_fd(),
+            path,
+            entry,
+            self.rules.naming,
+            &self.owners,
+        )?;
         self.directories.push((path.to_vec(), entry.mtime));
         Ok(())
     }
@@ -326,12 +328,11 @@ impl Unpacker {
         path: &[u8],
         name: &[u8],
         entry: &Entry,
-        kind: FileType,
-        (major, minor): (u32, u32),
+        device: DeviceNumber,
     ) -> Result<(), RootfsError> {
-        let number = rustix::fs::makedev(major, minor);
+        let owners = self.owners.clone();
         let made = self.make(parent, path, name, |parent, name| {
-            match rustix::fs::mknodat(parent, name, kind, Mode::RUSR, number) {
+            match owners.make_device(parent, name, device) {
                 Ok(()) => Ok(true),
                 // Only the machine's own root may; a process gets its devices from a fresh /dev.
                 Err(Errno::PERM) => Ok(false),
@@ -353,7 +354,7 @@ impl Unpacker {
         entry: &Entry,
     ) -> Result<(), RootfsError> {
         self.unpacked.skipped_xattrs +=
-            metadata::describe_node(parent, path, name, entry, self.rules.naming)?;
+            metadata::describe_node(parent, path, name, entry, self.rules.naming, &self.owners)?;
         Ok(())
     }
 
@@ -390,7 +391,7 @@ impl Unpacker {
         self.make(parent, path, name, |parent, name| {
             rustix::fs::linkat(&target_parent, target_name, parent, name, AtFlags::empty())
         })?;
-        metadata::describe_link(parent, path, name, &stat, entry)
+        metadata::describe_link(parent, path, name, &stat, entry, &self.owners)
     }
 
     /// A `.wh.` name of a layer. It speaks of lower layers only: what this layer has under the name stays.
@@ -476,7 +477,8 @@ impl Unpacker {
 
     fn make_parent(&mut self, path: &[u8]) -> Result<OwnedFd, RootfsError> {
         let mut walker = Walker::new(self.root.as_fd());
-        let (layer, unpacked) = (self.rules.layer, &mut self.unpacked);
+        let (layer, owners) = (self.rules.layer, &self.owners);
+        let unpacked = &mut self.unpacked;
         let mut filled = self.rules.time.is_some().then_some(&mut self.filled);
         let end = walker.go(path, true, &mut |walk, name, obstacle| {
             let here = walk.directory();
@@ -486,7 +488,7 @@ impl Unpacker {
                 }
                 rustix::fs::unlinkat(here, name, AtFlags::empty())?;
             }
-            let directory = make_directory(here, name, (0, 0), 0o755)?;
+            let directory = make_directory(here, name, (0, 0), 0o755, owners)?;
             if obstacle == Obstacle::Whiteout {
                 xattr::set_opaque(&directory)?;
             }
@@ -557,10 +559,8 @@ fn refuse(path: &[u8], problem: &'static str) -> RootfsError {
     }
 }
 
-/// Returns a directory's mode-and-owner defaults for a layer that does not describe its root.
-pub(super) fn prepare_root(root: BorrowedFd<'_>) -> std::io::Result<Stat> {
+/// Gives a layer's root the owner and mode of one that the layer does not describe.
+pub(super) fn prepare_root(root: BorrowedFd<'_>, owners: &Owners) -> std::io::Result<()> {
     let directory = rustix::fs::openat(root, ".", READ_DIRECTORY, Mode::empty())?;
-    rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT))?;
-    rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755))?;
-    stat_of(&directory)
+    Ok(owners.describe(directory.as_fd(), (0, 0), 0o755)?)
 }

@@ -2,18 +2,24 @@
 //!
 //! Entries come in the byte order of their names, a directory before what is in it. The walk holds the directory it is in and
 //! the names that are left above; it goes up by `..` and checks that it has come to where it was, so the depth costs no
-//! descriptors and a directory that is moved away meanwhile ends the walk. Links are never followed. The tree should be at
+//! descriptors and a directory that is moved away meanwhile ends the walk. Files are shown as they are in the image, whatever
+//! the disk can say of it, and so are deletions that the disk has refused. Links are never followed. The tree should be at
 //! rest: what vanishes between listing and looking is an error.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, RawDir};
+use rustix::fs::{Mode, RawDir};
+use rustix::io::Errno;
 
+use super::owners::Owners;
 use super::resolve::READ_DIRECTORY;
+use super::sidecar::Sidecar;
 use super::stat::Stat;
-use super::tree::stat_of;
+use super::tree::{stat_at, stat_of};
+use super::xattr::{self, Naming};
 
 /// What [`Walk::next`] has come to; its place is in [`Walk::path`].
 #[derive(Debug)]
@@ -24,10 +30,19 @@ pub(super) enum Visit {
 }
 
 pub(super) struct Walk {
+    truth: Truth,
     directory: OwnedFd,
     path: Vec<u8>,
     name_at: usize,
     frames: Vec<Frame>,
+}
+
+/// Who knows what the files are in the image.
+enum Truth {
+    /// By what the kernel knows files by, or the disk itself.
+    Owners(Owners),
+    /// By path, as of a layer directory.
+    Noted(Sidecar),
 }
 
 struct Frame {
@@ -42,9 +57,24 @@ struct Frame {
 impl Walk {
     /// Starts in `root`, which may be an `O_PATH` descriptor and is not itself an entry.
     pub(super) fn new(root: BorrowedFd<'_>) -> io::Result<Walk> {
+        Walk::with(root, Truth::Owners(Owners::OnDisk))
+    }
+
+    /// Starts in a root whose files' truth is in `owners`.
+    pub(super) fn with_owners(root: BorrowedFd<'_>, owners: &Owners) -> io::Result<Walk> {
+        Walk::with(root, Truth::Owners(owners.clone()))
+    }
+
+    /// Starts in a layer directory that `noted` lies beside.
+    pub(super) fn of_layer(root: BorrowedFd<'_>, noted: Sidecar) -> io::Result<Walk> {
+        Walk::with(root, Truth::Noted(noted))
+    }
+
+    fn with(root: BorrowedFd<'_>, truth: Truth) -> io::Result<Walk> {
         let directory = rustix::fs::openat(root, ".", READ_DIRECTORY, Mode::empty())?;
-        let frame = Frame::read(&directory, 0)?;
+        let frame = Frame::read(&directory, b"", &truth)?;
         Ok(Walk {
+            truth,
             directory,
             path: Vec::new(),
             name_at: 0,
@@ -64,8 +94,15 @@ impl Walk {
             }
             self.name_at = self.path.len();
             self.path.extend_from_slice(&name);
-            let stat = rustix::fs::statat(&self.directory, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
-            return Ok(Some(Visit::Entry(stat.into())));
+            let found = match &self.truth {
+                Truth::Owners(owners) => owners.stat_at(&self.directory, &name)?,
+                Truth::Noted(noted) if noted.is_whiteout(&self.path) => Some(Stat::WHITEOUT),
+                Truth::Noted(noted) => {
+                    stat_at(&self.directory, &name)?.map(|stat| noted.in_image(&self.path, stat))
+                }
+            };
+            let stat = found.ok_or(Errno::NOENT)?;
+            return Ok(Some(Visit::Entry(stat)));
         }
         self.frames.pop();
         let Some(frame) = self.frames.last() else {
@@ -89,9 +126,38 @@ impl Walk {
     pub(super) fn enter(&mut self) -> io::Result<()> {
         let directory =
             rustix::fs::openat(&self.directory, self.name(), READ_DIRECTORY, Mode::empty())?;
-        self.frames.push(Frame::read(&directory, self.path.len())?);
+        self.frames
+            .push(Frame::read(&directory, &self.path, &self.truth)?);
         self.directory = directory;
         Ok(())
+    }
+
+    /// Returns what the directory is that the walk is in, right after its start or after [`Walk::enter`].
+    pub(super) fn stat(&self) -> io::Result<Stat> {
+        match &self.truth {
+            Truth::Owners(owners) => owners.stat_of(&self.directory),
+            Truth::Noted(noted) => Ok(noted.in_image(&self.path, stat_of(&self.directory)?)),
+        }
+    }
+
+    /// Reads the attributes of the last entry that a layer carries; `file` is that entry, open.
+    pub(super) fn read_content(
+        &self,
+        file: BorrowedFd<'_>,
+        naming: Naming,
+    ) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        match &self.truth {
+            Truth::Owners(owners) => owners.read_content(file, naming),
+            Truth::Noted(noted) => noted.read_content(&self.path, file, naming),
+        }
+    }
+
+    /// Tells whether the directory that the walk is in hides what is below it, right after its start or after [`Walk::enter`].
+    pub(super) fn is_opaque(&self) -> io::Result<bool> {
+        match &self.truth {
+            Truth::Noted(noted) if noted.is_opaque(&self.path) => Ok(true),
+            _ => xattr::is_opaque(&self.directory),
+        }
     }
 
     /// Returns the directory that holds the last entry; after [`Walk::enter`], that entry itself.
@@ -111,11 +177,15 @@ impl Walk {
 }
 
 impl Frame {
-    fn read(directory: &OwnedFd, path_length: usize) -> io::Result<Frame> {
+    fn read(directory: &OwnedFd, path: &[u8], truth: &Truth) -> io::Result<Frame> {
         let mut names = names(directory.as_fd())?;
+        if let Truth::Noted(noted) = truth {
+            let deleted = noted.whiteouts_in(path).into_iter();
+            names.extend(deleted.map(Vec::into_boxed_slice));
+        }
         names.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Frame {
-            path_length,
+            path_length: path.len(),
             identity: identity(directory)?,
             names,
         })

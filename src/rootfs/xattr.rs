@@ -16,6 +16,8 @@ use rustix::io::Errno;
 
 const OVERLAY: &[u8] = b"user.overlay.";
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
+/// What a copied-up file has, other files not.
+pub(super) const ORIGIN: &[u8] = b"user.overlay.origin";
 const OPAQUE: &[u8] = b"user.overlay.opaque";
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 

@@ -67,14 +67,13 @@ impl Ledger {
             .or_else(|| self.files.get(&file.without_birth()))
     }
 
-    /// Writes down what a file is. Attributes that the disk shows by itself (see [`Attributes::is_plain`]) need no entry. An
-    /// entry without a birth stays one.
+    /// Writes down what a file is. Attributes that the disk shows by itself (see [`Attributes::is_plain`]) need no entry. What
+    /// is known of whatever file has its number changes as well.
     pub fn insert(&mut self, file: FileId, attributes: Attributes) {
-        let known = match self.files.contains_key(&file.without_birth()) {
-            true => file.without_birth(),
-            false => file,
-        };
-        self.files.insert(known, attributes);
+        if let Some(known) = self.files.get_mut(&file.without_birth()) {
+            known.clone_from(&attributes);
+        }
+        self.files.insert(file, attributes);
     }
 
     /// Forgets a file, however it is known.
@@ -168,9 +167,10 @@ mod tests {
         // Known by its number before it is copied up, and so afterwards.
         ledger.insert(file((6, 0)), owned(3));
         assert_eq!(ledger.get(&file((7, 0))), Some(&owned(3)));
+        ledger.insert(file((7, 0)), owned(4));
+        assert_eq!(ledger.get(&file((8, 0))), Some(&owned(4)));
         ledger.remove(&file((7, 0)));
-        assert_eq!(ledger.get(&file((6, 0))), None);
-        assert_eq!(ledger.len(), 1);
+        assert_eq!(ledger.get(&file((7, 0))), None);
     }
 
     #[test]

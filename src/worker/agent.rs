@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +17,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::keys::PrivateKey;
 use super::wire::{Fields, Message};
+use crate::rootfs::Owners;
 
 const FAILURE: u8 = 5;
 const REQUEST_IDENTITIES: u8 = 11;
@@ -66,8 +68,9 @@ impl Agent {
         access: Arc<AgentAccess>,
         path: &Path,
         owner: SocketOwner,
+        owners: &Owners,
     ) -> io::Result<Agent> {
-        let (listener, socket) = listen(path, owner)?;
+        let (listener, socket) = listen(path, owner, owners)?;
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         listener.set_nonblocking(true)?;
         let thread = std::thread::Builder::new()
@@ -100,7 +103,7 @@ impl Drop for Agent {
 }
 
 /// Makes a socket that nobody can connect to before it has its owner.
-fn listen(path: &Path, owner: SocketOwner) -> io::Result<(UnixListener, OwnedFd)> {
+fn listen(path: &Path, owner: SocketOwner, owners: &Owners) -> io::Result<(UnixListener, OwnedFd)> {
     let wrong = || io::Error::from(io::ErrorKind::InvalidInput);
     let (parent, name) = path.parent().zip(path.file_name()).ok_or_else(wrong)?;
     let parent = File::open(parent)?;
@@ -111,15 +114,8 @@ fn listen(path: &Path, owner: SocketOwner) -> io::Result<(UnixListener, OwnedFd)
     let listener = UnixListener::bind(address)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let socket = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
-    rustix::fs::chownat(
-        &parent,
-        name,
-        Some(Uid::from_raw(owner.uid)),
-        Some(Gid::from_raw(owner.gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?;
-    let mode = Mode::from_raw_mode(owner.mode);
-    rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
+    let ids = (owner.uid, owner.gid);
+    owners.describe_at(parent.as_fd(), name.as_bytes(), ids, Some(owner.mode))?;
     Ok((listener, socket))
 }
 
@@ -286,7 +282,7 @@ mod tests {
         // Longer than a socket's address can be.
         let deep = directory.path().join("d".repeat(150));
         fs::create_dir(&deep).unwrap();
-        let agent = Agent::start(Arc::new(access), &deep.join("s"), me()).unwrap();
+        let agent = Agent::start(Arc::new(access), &deep.join("s"), me(), &Owners::OnDisk).unwrap();
         (directory, agent)
     }
 

@@ -1,4 +1,5 @@
-//! Base layers, fetched and unpacked when a step first needs their files.
+//! Base layers, fetched and unpacked when a step first needs their files; and layers of steps that are here as blobs alone, since
+//! the trees that this process can use are of another kind than those it found.
 //!
 //! Each layer is read once: registry → (kept as a blob, hashed) → decompressed → hashed → unpacked. A layer appears in the store
 //! under its diff ID only after both digests were checked.
@@ -14,7 +15,7 @@ use crate::layer::{DigestingReader, ReadAhead, decompress_within};
 use crate::plan::{Base, BaseLocation, Graph, Op};
 use crate::rootfs::{apply_layer, tree_size};
 use crate::solve::{ChainLayer, StepError};
-use crate::store::BlobWriter;
+use crate::store::{BlobWriter, Packed};
 use crate::vocab::{
     CacheKey, Cancel, CancelReason, Descriptor, DiffId, Digest, Event, ExitCode, KeyBuilder,
     LayerId, Sha256, VertexId,
@@ -25,8 +26,14 @@ use super::Machine;
 /// Layers of one base that are fetched and unpacked at the same time.
 const LAYERS_AT_ONCE: usize = 4;
 
+/// A layer without a tree.
+enum Missing<'a> {
+    Base(&'a Base, &'a Descriptor, DiffId),
+    Built(LayerId, Packed),
+}
+
 impl Machine<'_> {
-    /// Unpacks every base layer of `root` that is not in the store.
+    /// Unpacks every layer of `root` that is not in the store and can be had.
     pub(super) fn unpack_bases(
         &self,
         graph: &Graph,
@@ -36,14 +43,21 @@ impl Machine<'_> {
         let mut missing = Vec::new();
         let mut shown = Vec::new();
         for layer in root {
-            if let ChainLayer::Base { base, index, id } = *layer
-                && self.layer_files(&id)?.is_none()
-            {
+            if self.layer_files(&layer.id())?.is_some() {
+                continue;
+            }
+            if let ChainLayer::Built { id, .. } = *layer {
+                let packed = self.store.packed_in_any_form(&id);
+                let packed = packed.map_err(|error| Machine::store_failed(&error))?;
+                missing.extend(packed.map(|packed| Missing::Built(id, packed)));
+            }
+            if let ChainLayer::Base { base, index, .. } = *layer {
                 let vertex = VertexId(base.0 as u32);
                 let Op::Base(base) = &graph.steps[base.0].op else {
                     unreachable!("base layers come from base steps")
                 };
-                missing.push((base, &base.layers[index]));
+                let (descriptor, diff_id) = &base.layers[index];
+                missing.push(Missing::Base(base, descriptor, *diff_id));
                 // Several steps may want the same base at once; it is shown where it is asked for first.
                 if self
                     .unpacking
@@ -63,7 +77,7 @@ impl Machine<'_> {
                 scope.spawn(|| {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((base, (descriptor, diff_id))) = next else {
+                        let Some(layer) = next else {
                             return;
                         };
                         if failure
@@ -73,7 +87,7 @@ impl Machine<'_> {
                         {
                             return;
                         }
-                        if let Err(error) = self.unpack_layer(base, descriptor, *diff_id, cancel) {
+                        if let Err(error) = self.unpack_layer(layer, cancel) {
                             failure
                                 .lock()
                                 .unwrap_or_else(PoisonError::into_inner)
@@ -96,14 +110,11 @@ impl Machine<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    fn unpack_layer(
-        &self,
-        base: &Base,
-        descriptor: &Descriptor,
-        diff_id: DiffId,
-        cancel: &Cancel,
-    ) -> Result<(), StepError> {
-        let id = LayerId::from(diff_id);
+    fn unpack_layer(&self, layer: &Missing<'_>, cancel: &Cancel) -> Result<(), StepError> {
+        let (id, diff_id) = match layer {
+            Missing::Base(_, _, diff_id) => (LayerId::from(*diff_id), *diff_id),
+            Missing::Built(id, packed) => (*id, packed.diff_id),
+        };
         let key = unpack_key(&id);
         let store_failed = |error| Machine::store_failed(&error);
         let Some(_lock) = self
@@ -119,31 +130,42 @@ impl Machine<'_> {
         // After the lock: whoever has a slot waits for nobody.
         let _slot = self.unpacks.take();
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            StepError::new(
-                ExitCode::Source,
-                format!(
-                    "cannot unpack layer {} of {}",
-                    descriptor.digest,
-                    base_name(base)
-                ),
-            )
-            .caused_by(error)
+            let (class, what) = match layer {
+                Missing::Base(base, descriptor, _) => {
+                    let of = format!("layer {} of {}", descriptor.digest, base_name(base));
+                    (ExitCode::Source, of)
+                }
+                Missing::Built(id, _) => (ExitCode::Store, format!("layer {id} of the cache")),
+            };
+            StepError::new(class, format!("cannot unpack {what}")).caused_by(error)
         };
         let pending = self.store.new_layer().map_err(store_failed)?;
-        let blob = self.open_blob(base, descriptor)?;
+        let blob = match layer {
+            Missing::Base(base, descriptor, _) => self.open_blob(base, descriptor)?,
+            Missing::Built(_, packed) => {
+                let file = self.store.blob(&packed.blob.digest).map_err(store_failed)?;
+                let file = file.ok_or_else(|| failed(&io::Error::from(io::ErrorKind::NotFound)))?;
+                Blob::new(Box::new(file), None, false, &packed.blob)
+            }
+        };
         let guarded = Guarded::new(blob.clone(), cancel);
         let tar =
             decompress_within(guarded, self.setup.means.window).map_err(|error| failed(&error))?;
         // Decompressing is about as much work as all the rest.
         let tar = ReadAhead::new(tar).map_err(|error| failed(&error))?;
         let mut tar = DigestingReader::new(tar);
-        apply_layer(&mut tar, &pending.fs()).map_err(|error| failed(&error))?;
+        apply_layer(&mut tar, &pending.fs(), self.store.ownership())
+            .map_err(|error| failed(&error))?;
         // What follows the end of the archive belongs to the digests too.
         io::copy(&mut tar, &mut io::sink()).map_err(|error| failed(&error))?;
         let (found, _) = tar.finish();
         if found != diff_id.0 {
+            let says = match layer {
+                Missing::Base(..) => "the image's config",
+                Missing::Built(..) => "the cache",
+            };
             let error = io::Error::other(format!(
-                "its content has digest {found}, the image's config says {diff_id}"
+                "its content has digest {found}, {says} says {diff_id}"
             ));
             return Err(failed(&error));
         }

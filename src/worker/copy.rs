@@ -1,6 +1,6 @@
 //! Places what COPY and ADD selected in a root.
 //!
-//! In: a root as a writable directory descriptor (usually a merged overlay), selections and heredoc files, and the
+//! In: a root as a writable tree (usually a merged overlay), selections and heredoc files, and the
 //! instruction's flags with names already looked up. Out: the files are there, and some counts. Not here: which files are
 //! selected (`context`), archives, looking up owners, mounting, the layer.
 //!
@@ -38,8 +38,9 @@ use std::path::PathBuf;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
 
 pub use super::chmod::{Chmod, ChmodError};
-use crate::context::{ContextError, Kind, Meta, SelectedRoot, Selection, Source, open_directory};
+use crate::context::{ContextError, Kind, SelectedRoot, Selection, Source, open_directory};
 use crate::layer::Mtime;
+use crate::rootfs::{Owners, Tree};
 use crate::vocab::{Cancel, Timestamp};
 use content::Content;
 use destination::{Place, shown};
@@ -130,17 +131,17 @@ pub enum CopyError {
     },
 }
 
-/// Copies `items`, in order, into `root`, which may be an `O_PATH` descriptor, as that of a mount is. What was copied before an
-/// error stays.
+/// Copies `items`, in order, into `root`. What was copied before an error stays.
 pub fn copy(
-    root: BorrowedFd<'_>,
+    root: &Tree,
     items: &[Item<'_>],
     options: &CopyOptions<'_>,
     cancel: &Cancel,
 ) -> Result<CopyStats, CopyError> {
     // Times cannot be set through `O_PATH`.
-    let root = open_directory(root, ".").map_err(|error| io("open", PathBuf::from("/"), error))?;
-    let mut copier = Copier::new(root.as_fd(), options, cancel);
+    let opened =
+        open_directory(root.as_fd(), ".").map_err(|error| io("open", PathBuf::from("/"), error))?;
+    let mut copier = Copier::new(opened.as_fd(), root.owners(), options, cancel);
     copier.refuse_one_name_for_many(items)?;
     for item in items {
         match *item {
@@ -161,6 +162,8 @@ pub fn copy(
 /// The state of one copy.
 struct Copier<'a> {
     root: BorrowedFd<'a>,
+    /// What the files of the root are in the image.
+    owners: &'a Owners,
     options: &'a CopyOptions<'a>,
     cancel: &'a Cancel,
     stats: CopyStats,
@@ -170,9 +173,15 @@ struct Copier<'a> {
 }
 
 impl<'a> Copier<'a> {
-    fn new(root: BorrowedFd<'a>, options: &'a CopyOptions<'a>, cancel: &'a Cancel) -> Copier<'a> {
+    fn new(
+        root: BorrowedFd<'a>,
+        owners: &'a Owners,
+        options: &'a CopyOptions<'a>,
+        cancel: &'a Cancel,
+    ) -> Copier<'a> {
         Copier {
             root,
+            owners,
             options,
             cancel,
             stats: CopyStats::default(),
@@ -292,7 +301,7 @@ impl<'a> Copier<'a> {
             path: String::from_utf8_lossy(&root.path).into_owned().into(),
         };
         // A link was followed when it was selected: whatever is a link or a directory now was put there since.
-        let meta = Meta::at(&parent, last).map_err(|error| match error {
+        let meta = source.meta_at(&parent, last).map_err(|error| match error {
             rustix::io::Errno::NOENT => changed(),
             error => ContextError::Io {
                 verb: "stat",
@@ -307,7 +316,7 @@ impl<'a> Copier<'a> {
             path: last,
             name: last,
             source_path: &root.path,
-            meta: source.as_owned(meta),
+            meta,
             parent: parent.as_fd(),
         };
         self.place(directory, name, &node, &shown(base, name))

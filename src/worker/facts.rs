@@ -57,7 +57,7 @@ impl Machine<'_> {
         let Some(items) = items else {
             return Ok(None);
         };
-        let destination = destination_facts(root.as_fd(), &items, &copy.destination, copy.parents);
+        let destination = destination_facts(root, &items, &copy.destination, copy.parents);
         Ok(destination.ok().flatten().map(|destination| {
             let facts = facts.add("destination", &destination.to_string());
             facts.finish().0.0
@@ -67,7 +67,7 @@ impl Machine<'_> {
 
 fn workdir_facts(workdir: &Workdir, root: &Tree) -> Option<Digest> {
     let user = lookup_user(root, &workdir.user).ok()?;
-    let directory = directory_facts(root.as_fd(), &workdir.path).ok()??;
+    let directory = directory_facts(root, &workdir.path).ok()??;
     let facts = KeyBuilder::new("workdir-facts")
         .add("owner", &format!("{}:{}", user.uid, user.gid))
         .add("directory", &directory.to_string());

@@ -115,6 +115,13 @@ impl<'a> Machine<'a> {
         self.setup.means
     }
 
+    /// Tells whether layers of results that were found cannot be had as trees of this process' kind: then the cache has to be
+    /// asked anew.
+    pub fn lacks_layers(&self, known: &[Option<StepResult>]) -> bool {
+        let mut layers = known.iter().flatten().filter_map(|result| result.layer);
+        layers.any(|layer| !self.store.has_layer(&layer))
+    }
+
     /// Returns the store that everything goes to.
     pub fn store(&self) -> &'a Store {
         self.store

@@ -14,11 +14,13 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use crate::plan::{self, CacheMount, Mount, Run, SecretMount, Sharing, SshMount, literal};
-use crate::rootfs::{RootfsError, Tree};
+use crate::rootfs::{Owners, RootfsError, Tree};
 use crate::sandbox::{DeviceNode, MountSource, RunMount};
 use crate::solve::{Job, Reading, StepError};
 use crate::store::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
-use crate::vocab::{Digest, Event, ExitCode, KeyBuilder, Secret, VertexId};
+use crate::vocab::{
+    Digest, Event, ExitCode, KeyBuilder, Ownership, Secret, VertexId, mode_on_disk,
+};
 
 use super::Machine;
 use super::agent::{Agent, SocketOwner};
@@ -41,8 +43,19 @@ pub(super) struct Given {
     pub(super) secrets: Vec<Secret<Vec<u8>>>,
     /// Kept for as long as the command runs.
     agents: Vec<Agent>,
+    /// What files of the mounts are in the image, where the disk does not say it.
+    owners: Vec<Owners>,
     caches: Vec<Arc<CacheDirectory>>,
     roots: Vec<Root>,
+}
+
+impl Given {
+    /// Adds what is known of the files of the mounts to what is known of the root's.
+    pub(super) fn tell_owners(&self, owners: &Owners) {
+        for others in &self.owners {
+            owners.extend(others);
+        }
+    }
 }
 
 impl Machine<'_> {
@@ -117,6 +130,7 @@ impl Machine<'_> {
             true => Root::throwaway(self, job.graph, layers, job.cancel)?,
             false => Root::read_only(self, job.graph, layers, job.cancel)?,
         };
+        given.owners.push(root.owners().clone());
         let part = root.part(&from.path).map_err(|error| match &error {
             RootfsError::Io { source, .. } if is_missing(source) => missing(&from.path),
             _ => StepError::new(ExitCode::Sandbox, format!("cannot mount `{}`", from.path))
@@ -209,7 +223,8 @@ impl Machine<'_> {
             gid: mount.gid,
             mode: mount.mode,
         };
-        let agent = Agent::start(access.clone(), &directory.join(name), owner)
+        let owners = Owners::new(self.store.ownership());
+        let agent = Agent::start(access.clone(), &directory.join(name), owner, &owners)
             .map_err(|error| failed(&error))?;
         let fd = agent.socket().map_err(|error| failed(&error))?;
         given.mounts.push(RunMount {
@@ -220,6 +235,7 @@ impl Machine<'_> {
             },
         });
         given.agents.push(agent);
+        given.owners.push(owners);
         Ok(())
     }
 
@@ -300,14 +316,22 @@ impl Machine<'_> {
             (uid, gid, mode) = self.seed_cache(job, seed, &path)?;
         }
         (uid, gid) = (cache.uid.unwrap_or(uid), cache.gid.unwrap_or(gid));
-        chown(&path, Some(uid), Some(gid)).map_err(|error| {
+        let ownership = self.store.ownership();
+        let mode = cache.mode.unwrap_or(mode);
+        // A cache has no ledger: where only the builder's own files can be, all of them are.
+        let (mode, owner) = match ownership {
+            Ownership::OnDisk => (mode, Some((uid, gid))),
+            Ownership::InLedger => (mode_on_disk(mode, true), None),
+        };
+        let (owner, group) = owner.unzip();
+        chown(&path, owner, group).map_err(|error| {
             let failure = failed(&error);
             match error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) {
                 true => failure.hint(format!("there is no user or group {uid}:{gid} in this user namespace: the ranges in /etc/subuid and /etc/subgid are too small")),
                 false => failure,
             }
         })?;
-        let mode = std::fs::Permissions::from_mode(cache.mode.unwrap_or(mode));
+        let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(&path, mode).map_err(|error| failed(&error))?;
         new.place().map_err(|error| Machine::store_failed(&error))
     }
@@ -340,7 +364,9 @@ impl Machine<'_> {
             exclude: &[],
         };
         let selection = select_for(&source, &reading)?;
-        let tree = Tree::open(to).map_err(|error| failed(&error))?;
+        let tree = Tree::open(to)
+            .map_err(|error| failed(&error))?
+            .with_owners(Owners::new(self.store.ownership()));
         let options = CopyOptions {
             destination: "/",
             owner: None,
@@ -354,7 +380,7 @@ impl Machine<'_> {
             source: &source,
             selection: &selection,
         };
-        copy(tree.as_fd(), &[item], &options, job.cancel).map_err(|error| {
+        copy(&tree, &[item], &options, job.cancel).map_err(|error| {
             StepError::new(
                 ExitCode::Step,
                 format!("cannot copy `{}` to a cache", seed.path),

@@ -23,7 +23,7 @@ impl Machine<'_> {
         form: LayerForm,
         cancel: &Cancel,
     ) -> Result<(), StepError> {
-        let Some((ChainLayer::Built { step, id }, below)) = root.split_last() else {
+        let Some((top @ ChainLayer::Built { step, id }, below)) = root.split_last() else {
             return Ok(());
         };
         let store_failed = |error| Machine::store_failed(&error);
@@ -42,16 +42,8 @@ impl Machine<'_> {
             return Ok(());
         }
         let upper = self
-            .store
-            .layer(id)
-            .map_err(store_failed)?
-            .map(|layer| layer.fs)
-            .ok_or_else(|| {
-                StepError::new(
-                    ExitCode::Store,
-                    format!("layer {id} is gone from the state directory"),
-                )
-            })?;
+            .lowers(graph, std::slice::from_ref(top), cancel)?
+            .remove(0);
         // A linked copy's layer is the same on every root: nothing below is compared with.
         let lowers: Vec<PathBuf> = match &graph.steps[step.0].op {
             Op::Copy(copy) if copy.link => Vec::new(),

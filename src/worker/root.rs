@@ -4,18 +4,19 @@
 //! difference: they open a root, change it, and [`Machine::seal`] finds their changes in the layer's directory.
 
 use std::any::Any;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use crate::context::Source;
 use crate::plan::Graph;
 use crate::rootfs::{
-    RootfsError, Tree, TreeWriter, Trees, mount_overlay, settle_marks, subtree, write_stub_layer,
+    Owners, RootfsError, Tree, TreeWriter, Trees, mount_overlay, note_owners, seed_owners,
+    settle_marks, subtree, write_stub_layer,
 };
 use crate::solve::{ChainLayer, StepError};
 use crate::store::PendingLayer;
-use crate::vocab::{Cancel, ExitCode, LayerId, Ownership, StorageDriver};
+use crate::vocab::{Cancel, ExitCode, LayerId, StorageDriver};
 
 use super::Machine;
 
@@ -28,6 +29,10 @@ pub(super) struct Root {
 enum Holder {
     /// A detached overlay mount goes when the last descriptor of it is closed, and a shared tree with the last handle of it.
     Itself,
+    /// A mount that writes to a layer's directory, on these, lowest first.
+    Mount {
+        lowers: Vec<PathBuf>,
+    },
     /// A mount whose changes are nobody's.
     Upper {
         _layer: PendingLayer,
@@ -48,7 +53,8 @@ impl Root {
             StorageDriver::Overlay => {
                 // Two lower layers at least: overlayfs wants them where nothing is writable.
                 let lowers = on_top_of(machine.empty_layer()?, lowers);
-                Tree::from_fd(mount_overlay(&lowers, None).map_err(|error| root_failed(&error))?)
+                let fd = mount_overlay(&lowers, None).map_err(|error| root_failed(&error))?;
+                seeded(machine, fd, &lowers, false)?
             }
             StorageDriver::Tree => {
                 let tree = machine.trees()?.read(&lowers, cancel);
@@ -125,6 +131,11 @@ impl Root {
         self.tree.try_clone().map_err(|error| root_failed(&error))
     }
 
+    /// Returns what its files are in the image. A command changes it.
+    pub(super) fn owners(&self) -> &Owners {
+        self.tree.owners()
+    }
+
     /// Opens the root for who mounts it, which must let go of it before this goes.
     pub(super) fn fd(&self) -> Result<OwnedFd, StepError> {
         self.tree.as_fd().try_clone_to_owned().map_err(|error| {
@@ -151,8 +162,9 @@ impl Root {
     /// Makes it what instructions copy from.
     pub(super) fn into_source(self) -> Result<Source, StepError> {
         let fd = self.fd()?;
+        let ledger = self.owners().ledger();
         let root: Arc<dyn Any + Send + Sync> = Arc::new(self.tree);
-        Ok(Source::tree(fd).holding(root))
+        Ok(Source::tree(fd, ledger).holding(root))
     }
 
     /// Puts what a step has changed into its layer, which may be placed then. Nothing may be running in the root.
@@ -161,8 +173,14 @@ impl Root {
         layer: &PendingLayer,
         cancel: &Cancel,
     ) -> Result<Finished, StepError> {
-        let Holder::Writer(mut writer) = self.holder else {
-            return Ok(Finished(None));
+        let mut writer = match self.holder {
+            Holder::Writer(writer) => writer,
+            Holder::Mount { lowers } => {
+                note_owners(&layer.fs(), &self.tree, &lowers)
+                    .map_err(|error| owners_failed(&error))?;
+                return Ok(Finished(None));
+            }
+            Holder::Itself | Holder::Upper { .. } => return Ok(Finished(None)),
         };
         drop(self.tree);
         match writer.fill(&layer.fs(), cancel) {
@@ -216,9 +234,22 @@ fn mounted(
     let fd = mount_overlay(&lowers, Some((&layer.fs(), &layer.work())))
         .map_err(|error| root_failed(&error))?;
     Ok(Root {
-        tree: Tree::from_fd(fd),
-        holder: Holder::Itself,
+        tree: seeded(machine, fd, &lowers, true)?,
+        holder: Holder::Mount { lowers },
     })
+}
+
+/// Makes a tree of a mount, with what the layers say of its files.
+fn seeded(
+    machine: &Machine<'_>,
+    mount: OwnedFd,
+    lowers: &[PathBuf],
+    is_writable: bool,
+) -> Result<Tree, StepError> {
+    let ownership = machine.store.ownership();
+    let owners = seed_owners(ownership, mount.as_fd(), lowers, is_writable)
+        .map_err(|error| owners_failed(&error))?;
+    Ok(Tree::from_fd(mount).with_owners(owners))
 }
 
 fn on_top_of(bottom: PathBuf, lowers: Vec<PathBuf>) -> Vec<PathBuf> {
@@ -327,7 +358,7 @@ impl Machine<'_> {
             .map_err(|error| Machine::store_failed(&error))?;
         Ok(self
             .trees
-            .get_or_init(|| Trees::new(work.join("trees"), Ownership::OnDisk)))
+            .get_or_init(|| Trees::new(work.join("trees"), self.store.ownership())))
     }
 
     fn stub_layer(&self) -> Result<PathBuf, StepError> {
@@ -338,7 +369,7 @@ impl Machine<'_> {
             .join("mount-points");
         let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.exists() {
-            write_stub_layer(&path).map_err(|error| root_failed(&error))?;
+            write_stub_layer(&path, self.store.ownership()).map_err(|error| root_failed(&error))?;
         }
         Ok(path)
     }
@@ -358,6 +389,15 @@ impl Machine<'_> {
             _ => Ok(path),
         }
     }
+}
+
+/// Says that the owners of a tree's files cannot be read or written.
+pub(super) fn owners_failed(error: &RootfsError) -> StepError {
+    StepError::new(
+        ExitCode::Store,
+        "cannot tell the owners of the files of a step",
+    )
+    .caused_by(error)
 }
 
 pub(super) fn root_failed(error: &RootfsError) -> StepError {

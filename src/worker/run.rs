@@ -38,7 +38,7 @@ impl Machine<'_> {
         // A base may name a working directory that it does not have, and a step may have removed it.
         tree.make_dirs(run.cwd.as_bytes(), (0, 0), 0o755, mtime(self.setup.epoch))
             .map_err(|error| workdir_failed(&run.cwd, &error))?;
-        drop(tree);
+        given.tell_owners(root.owners());
 
         let mut env = run.env.clone();
         if !env.iter().any(|(name, _)| name == "HOME") {
@@ -77,7 +77,7 @@ impl Machine<'_> {
             security: run.security,
             devices: std::mem::take(&mut given.devices),
             emulators: self.emulators(run)?,
-            ledger: None,
+            ledger: root.owners().ledger(),
             group,
         };
         let needles = Needles::new(&given.secrets);
@@ -113,6 +113,9 @@ impl Machine<'_> {
         drop(given);
         let ended =
             ended.map_err(|error| memory.blame(if_full(&layer, run_failed(&error, job))))?;
+        if let Some(ledger) = ended.ledger {
+            root.owners().replace(ledger);
+        }
         let command = run.argv.join(" ");
         let failure = match ended.exit {
             Exit::Code(0) => {

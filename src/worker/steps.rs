@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use crate::layer::Mtime;
 use crate::plan::{Copy, CopyFrom, Op, Owner, Workdir};
-use crate::rootfs::{self, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size};
+use crate::rootfs::{
+    self, Owners, RootfsError, Tree, UserError, lookup_owner, lookup_user, tree_size,
+};
 use crate::solve::{Job, StepError, StepResult, readings};
 use crate::store::PendingLayer;
 use crate::vocab::{ExitCode, LayerId, Timestamp};
@@ -14,7 +16,7 @@ use super::add::{Opened, with_archives};
 use super::base::Guarded;
 use super::copy::{Chmod, CopyOptions, Item, copy};
 use super::machine::select_for;
-use super::root::{Root, Stub};
+use super::root::{Root, Stub, owners_failed};
 
 impl Machine<'_> {
     pub(super) fn workdir(
@@ -62,7 +64,7 @@ impl Machine<'_> {
             Some(chown) => {
                 let names = match &root {
                     Some(root) => root.tree()?,
-                    None if on_nothing => open_layer(&layer)?,
+                    None if on_nothing => self.open_layer(&layer)?,
                     // Names of a linked copy are looked up in the root that it will be stacked on.
                     None => Root::read_only(self, job.graph, &job.inputs[0], job.cancel)?.tree()?,
                 };
@@ -71,7 +73,7 @@ impl Machine<'_> {
         };
         let tree = match &root {
             Some(root) => root.tree()?,
-            None => open_layer(&layer)?,
+            None => self.open_layer(&layer)?,
         };
         let chmod = match &step.chmod {
             Some(text) => Some(
@@ -90,7 +92,7 @@ impl Machine<'_> {
             now: now(),
         };
         let place = |items: &mut Vec<Item<'_>>| {
-            copy(tree.as_fd(), &std::mem::take(items), &options, job.cancel)
+            copy(&tree, &std::mem::take(items), &options, job.cancel)
                 .map(drop)
                 .map_err(|error| {
                     let mut failure = StepError::new(ExitCode::Step, error.to_string());
@@ -128,6 +130,9 @@ impl Machine<'_> {
             place(&mut items)?;
         }
         drop(items);
+        if root.is_none() {
+            rootfs::note_owners(&layer.fs(), &tree, &[]).map_err(|error| owners_failed(&error))?;
+        }
         drop(tree);
         // One of the sources may be the same root.
         drop(inputs);
@@ -180,6 +185,12 @@ impl Machine<'_> {
         self.store
             .new_layer()
             .map_err(|error| Machine::store_failed(&error))
+    }
+
+    /// Opens a layer on nothing as a tree to fill.
+    fn open_layer(&self, layer: &PendingLayer) -> Result<Tree, StepError> {
+        let tree = Tree::open(&layer.fs()).map_err(|error| super::root::root_failed(&error))?;
+        Ok(tree.with_owners(Owners::new(self.store.ownership())))
     }
 
     /// Puts the finished layer into the store; `root` is where it was made, unless that was the layer itself.
@@ -244,10 +255,6 @@ pub(super) fn owner_of(
         Owner::Name(name) => rootfs::Owner::Name(name.clone()),
     };
     lookup_owner(tree, &meant(user), group.map(meant).as_ref()).map_err(|error| user_failed(&error))
-}
-
-fn open_layer(layer: &PendingLayer) -> Result<Tree, StepError> {
-    Tree::open(&layer.fs()).map_err(|error| super::root::root_failed(&error))
 }
 
 pub(super) fn user_failed(error: &UserError) -> StepError {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::super::*;
 use super::archive::Archive;
 use super::{Room, can_mount, inside, is_root, read_only};
+use crate::vocab::Ownership;
 
 /// A layer directory two levels below a host directory with things to reach for.
 struct Host {
@@ -52,7 +53,7 @@ impl Host {
             None,
         ));
         self.check();
-        let applied = apply_layer(&mut &tar[..], &self.layer);
+        let applied = apply_layer(&mut &tar[..], &self.layer, Ownership::OnDisk);
         self.check();
         applied.map_err(|error| {
             let mut text = error.to_string();
@@ -399,7 +400,7 @@ fn setuid_and_capabilities_survive_the_change_of_owner() {
         .owned("group", b'5', 0o2775, owner)
         .add("alias", b'1', "ping", 0o6755, b"")
         .finish();
-    let Ok(applied) = apply_layer(&mut &tar[..], host.path()) else {
+    let Ok(applied) = apply_layer(&mut &tar[..], host.path(), Ownership::OnDisk) else {
         super::not_run(
             "setuid_and_capabilities_survive_the_change_of_owner",
             "no right to set capabilities",
@@ -497,11 +498,11 @@ fn a_cut_archive_is_an_error() {
     let large = Archive::new().file("f", &"x".repeat(3 << 20)).finish();
     for length in [700, 2000, 3500] {
         let host = Host::new();
-        let error = apply_layer(&mut &tar[..length], &host.layer).unwrap_err();
+        let error = apply_layer(&mut &tar[..length], &host.layer, Ownership::OnDisk).unwrap_err();
         assert!(matches!(error, RootfsError::Archive(_)), "{error:?}");
     }
     // Most of it is on disk by then; the cause is told, not the file that misses its end.
     let host = Host::new();
-    let error = apply_layer(&mut &large[..2 << 20], &host.layer).unwrap_err();
+    let error = apply_layer(&mut &large[..2 << 20], &host.layer, Ownership::OnDisk).unwrap_err();
     assert!(matches!(error, RootfsError::Archive(_)), "{error:?}");
 }

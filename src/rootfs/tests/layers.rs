@@ -9,6 +9,7 @@ use super::archive::Archive;
 use super::snapshot::snapshot;
 use super::{Room, can_mount, diff, inside, is_root, read_only, try_diff};
 use crate::layer::{EntryKind, TarReader};
+use crate::vocab::Ownership;
 
 fn names(tree: &Tree) -> Vec<String> {
     snapshot(tree).into_keys().collect()
@@ -161,7 +162,7 @@ fn parents_that_the_archive_implies_are_roots() {
     let host = tempfile::tempdir().unwrap();
     let room = Room::new(host.path());
     let tar = Archive::new().file("a/b/c", "x").finish();
-    let applied = apply_layer(&mut &tar[..], &room.dir("layer")).unwrap();
+    let applied = apply_layer(&mut &tar[..], &room.dir("layer"), Ownership::OnDisk).unwrap();
     assert_eq!(
         (applied.entries, applied.implied_directories, applied.bytes),
         (1, 2, 1)
@@ -178,7 +179,7 @@ fn a_file_below_a_file_is_an_error_that_names_it() {
     }
     let host = tempfile::tempdir().unwrap();
     let tar = Archive::new().file("f", "").file("f/x", "").finish();
-    let error = apply_layer(&mut &tar[..], host.path()).unwrap_err();
+    let error = apply_layer(&mut &tar[..], host.path(), Ownership::OnDisk).unwrap_err();
     assert_eq!(error.to_string(), "`/f` is not a directory");
 }
 
@@ -194,7 +195,7 @@ fn large_and_sparse_files_keep_their_bytes() {
         .add("f", b'0', "", 0o600, &content)
         .add("empty", b'0', "", 0o600, b"")
         .finish();
-    let applied = apply_layer(&mut &tar[..], host.path()).unwrap();
+    let applied = apply_layer(&mut &tar[..], host.path(), Ownership::OnDisk).unwrap();
     assert_eq!(applied.bytes, content.len() as u64);
     assert!(fs::read(host.path().join("f")).unwrap() == content);
     assert_eq!(fs::read(host.path().join("empty")).unwrap(), b"");

@@ -4,6 +4,7 @@ mod archive;
 mod hostile;
 mod layers;
 mod mounts;
+mod ownership;
 mod property;
 mod snapshot;
 mod trees;
@@ -15,7 +16,7 @@ use std::process::Command;
 
 use super::*;
 use crate::layer::LayerWriter;
-use crate::vocab::{Cancel, Compression};
+use crate::vocab::{Cancel, Compression, Ownership};
 
 /// Set in the copy of this program that runs in a user namespace.
 const IN_NAMESPACE: &str = "BUILDER_TEST_ROOTFS_IN_NAMESPACE";
@@ -77,21 +78,36 @@ impl Room {
 
     /// Mounts `lowers` under the fresh upper directory `name`.
     fn writable(&self, lowers: &[PathBuf], name: &str) -> (Tree, PathBuf) {
+        self.writable_as(lowers, name, Ownership::OnDisk)
+    }
+
+    fn writable_as(&self, lowers: &[PathBuf], name: &str, ownership: Ownership) -> (Tree, PathBuf) {
         let upper = self.dir(name);
         let work = self.dir(&format!("{name}.work"));
         let root = mount_overlay(lowers, Some((&upper, &work))).unwrap();
-        (Tree::from_fd(root), upper)
+        let owners = seed_owners(ownership, root.as_fd(), lowers, true).unwrap();
+        (Tree::from_fd(root).with_owners(owners), upper)
     }
 
     fn apply(&self, tar: &[u8], name: &str) -> PathBuf {
+        self.apply_as(tar, name, Ownership::OnDisk)
+    }
+
+    fn apply_as(&self, tar: &[u8], name: &str, ownership: Ownership) -> PathBuf {
         let dir = self.dir(name);
-        apply_layer(&mut &tar[..], &dir).unwrap();
+        apply_layer(&mut &tar[..], &dir, ownership).unwrap();
         dir
     }
 }
 
 fn read_only(lowers: &[PathBuf]) -> Tree {
-    Tree::from_fd(mount_overlay(lowers, None).unwrap())
+    read_only_as(lowers, Ownership::OnDisk)
+}
+
+fn read_only_as(lowers: &[PathBuf], ownership: Ownership) -> Tree {
+    let root = mount_overlay(lowers, None).unwrap();
+    let owners = seed_owners(ownership, root.as_fd(), lowers, false).unwrap();
+    Tree::from_fd(root).with_owners(owners)
 }
 
 /// Returns a path by which the standard library reaches into a tree.

@@ -9,6 +9,7 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags};
 
 use super::super::*;
 use super::{Room, can_mount, inside, is_root, read_only};
+use crate::vocab::Ownership;
 
 fn lowers(room: &Room, count: usize, name: &dyn Fn(usize) -> String) -> Vec<PathBuf> {
     let mut lowers = Vec::new();
@@ -241,7 +242,7 @@ fn the_stub_layer_has_the_mount_points_and_is_always_the_same() {
     }
     let (one, two) = (host.path().join("one"), host.path().join("two"));
     for dir in [&one, &two] {
-        write_stub_layer(dir).unwrap();
+        write_stub_layer(dir, Ownership::OnDisk).unwrap();
     }
     let shown = |dir: &Path| super::snapshot::snapshot(&Tree::open(dir).unwrap());
     let stub = shown(&one);

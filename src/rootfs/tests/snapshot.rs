@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::AsFd;
 
 use super::super::diff::open_file;
 use super::super::stat::FileKind;
 use super::super::tree::Tree;
 use super::super::walk::{Visit, Walk};
-use super::super::xattr::{self, Naming};
+use super::super::xattr::Naming;
 
 /// Path to description, which names the first path of the same file. The root is not in it.
 pub(super) fn snapshot(tree: &Tree) -> BTreeMap<String, String> {
     let naming = Naming::of(tree.as_fd()).unwrap();
-    let mut walk = Walk::new(tree.as_fd()).unwrap();
+    let mut walk = Walk::with_owners(tree.as_fd(), tree.owners()).unwrap();
     let mut first_names = HashMap::new();
     let mut files = BTreeMap::new();
     while let Some(visit) = walk.next().unwrap() {
@@ -30,11 +31,11 @@ pub(super) fn snapshot(tree: &Tree) -> BTreeMap<String, String> {
         match stat.kind {
             FileKind::Directory => {
                 walk.enter().unwrap();
-                xattrs = xattr::read_content(walk.directory(), naming).unwrap();
+                xattrs = walk.read_content(walk.directory(), naming).unwrap();
             }
             FileKind::File => {
                 let file = open_file(&walk).unwrap();
-                xattrs = xattr::read_content(&file, naming).unwrap();
+                xattrs = walk.read_content(file.as_fd(), naming).unwrap();
                 let mut content = Vec::new();
                 File::from(file).read_to_end(&mut content).unwrap();
                 write!(text, " {}", crate::vocab::Digest::of(&content)).unwrap();

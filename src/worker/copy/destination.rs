@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Dir, Mode, fchmod, fchown, mkdirat, readlinkat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, mkdirat, readlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::{Copier, CopyError, io};
@@ -146,14 +146,11 @@ impl Copier<'_> {
 
     /// Gives the innermost directory the mode and owner of one that is made for what it holds.
     fn finish_implied(&self, position: &Position<'_>) -> Result<(), CopyError> {
-        let directory = position.directory();
-        set_owner(directory, self.owner(), || position.shown(b""))?;
         let octal = self.options.chmod.and_then(|chmod| chmod.octal());
-        fchmod(
-            directory,
-            Mode::from_raw_mode(octal.unwrap_or(0o755) & 0o777),
-        )
-        .map_err(|error| io("set the mode of", position.shown(b""), error))
+        let mode = octal.unwrap_or(0o755) & 0o777;
+        self.describe_directory(position.directory(), self.owner(), mode, &|| {
+            position.shown(b"")
+        })
     }
 }
 
@@ -273,29 +270,6 @@ fn push_steps(path: &[u8], steps: &mut Vec<Step>) {
     if path.starts_with(b"/") {
         steps.push(Step::Root);
     }
-}
-
-/// Gives an open file to `owner`, if it is not theirs yet.
-pub(super) fn set_owner(
-    file: BorrowedFd<'_>,
-    owner: (u32, u32),
-    path: impl Fn() -> PathBuf,
-) -> Result<(), CopyError> {
-    let meta = Meta::of(file).map_err(|error| io("stat", path(), error))?;
-    if (meta.uid, meta.gid) == owner {
-        return Ok(());
-    }
-    let (uid, gid) = owner;
-    let ids = (
-        rustix::fs::Uid::from_raw(uid),
-        rustix::fs::Gid::from_raw(gid),
-    );
-    fchown(file, Some(ids.0), Some(ids.1)).map_err(|error| CopyError::Owner {
-        path: path(),
-        uid,
-        gid,
-        source: error.into(),
-    })
 }
 
 /// Removes whatever `name` of `directory` is, with all below it, following no link. No recursion: a tree may be deeper than the

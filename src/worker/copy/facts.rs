@@ -19,7 +19,8 @@ use super::{CopyError, Item, io};
 use crate::context::{
     Meta, SelectedRoot, Selection, Source, Visit, open_directory, read_all_xattrs,
 };
-use crate::vocab::{Digest, KeyBuilder};
+use crate::rootfs::{Owners, Tree};
+use crate::vocab::{Digest, KeyBuilder, Ownership};
 
 /// So many names are looked up one by one; for more the directory is listed.
 const LOOKED_UP: usize = 64;
@@ -27,12 +28,12 @@ const LOOKED_UP: usize = 64;
 /// Returns the digest of all that copying `items` to `destination` without `--link` reads of `root`, or `None` where that cannot
 /// be told cheaply, or the copy will fail. Archives are not for here: they may reach any directory.
 pub(in crate::worker) fn destination_facts(
-    root: BorrowedFd<'_>,
+    tree: &Tree,
     items: &[Item<'_>],
     destination: &str,
     parents: bool,
 ) -> Result<Option<Digest>, CopyError> {
-    let root = open(root)?;
+    let root = open(tree.as_fd())?;
     let holds_directory = items.iter().any(|item| match item {
         Item::Selected { selection, .. } => selection.roots.iter().any(|root| root.is_directory),
         Item::Inline { .. } => false,
@@ -53,7 +54,7 @@ pub(in crate::worker) fn destination_facts(
         _ => true,
     };
     match is_free {
-        true => Ok(Some(describe(root.as_fd(), &survey)?)),
+        true => Ok(Some(describe(root.as_fd(), tree.owners(), &survey)?)),
         false => Ok(None),
     }
 }
@@ -61,17 +62,17 @@ pub(in crate::worker) fn destination_facts(
 /// Returns the digest of all that making the directory `path` reads of `root`. Where it is there already, nothing but the root
 /// counts, since the layer is empty.
 pub(in crate::worker) fn directory_facts(
-    root: BorrowedFd<'_>,
+    tree: &Tree,
     path: &str,
 ) -> Result<Option<Digest>, CopyError> {
-    let root = open(root)?;
+    let root = open(tree.as_fd())?;
     let Some(mut survey) = survey(root.as_fd(), path.as_bytes(), true)? else {
         return Ok(None);
     };
     if survey.missing.is_empty() {
         survey.found.clear();
     }
-    Ok(Some(describe(root.as_fd(), &survey)?))
+    Ok(Some(describe(root.as_fd(), tree.owners(), &survey)?))
 }
 
 /// Attributes cannot be read through `O_PATH`.
@@ -155,11 +156,12 @@ fn are_free(directory: BorrowedFd<'_>, names: &[Vec<u8>]) -> Result<bool, CopyEr
     Ok(true)
 }
 
-fn describe(root: BorrowedFd<'_>, survey: &Survey) -> Result<Digest, CopyError> {
-    let mut facts = add_directory(KeyBuilder::new("destination"), b"", root, false)?;
+fn describe(root: BorrowedFd<'_>, owners: &Owners, survey: &Survey) -> Result<Digest, CopyError> {
+    let facts = KeyBuilder::new("destination");
+    let mut facts = add_directory(facts, b"", root, owners, false)?;
     for (at, (name, directory)) in survey.found.iter().enumerate() {
         let is_last = at + 1 == survey.found.len();
-        facts = add_directory(facts, name, directory.as_fd(), !is_last)?;
+        facts = add_directory(facts, name, directory.as_fd(), owners, !is_last)?;
     }
     let missing: Vec<String> = survey.missing.iter().map(|name| text(name)).collect();
     let entry = survey.entry.as_ref();
@@ -175,11 +177,24 @@ fn add_directory(
     facts: KeyBuilder,
     name: &[u8],
     directory: BorrowedFd<'_>,
+    owners: &Owners,
     with_time: bool,
 ) -> Result<KeyBuilder, CopyError> {
     let failed = |verb, error| io(verb, shown(b"", name), error);
-    let meta = Meta::of(directory).map_err(|error| failed("stat", error))?;
-    let xattrs = read_all_xattrs(directory).map_err(|error| failed("read attributes of", error))?;
+    let is_in_ledger = owners.ownership() == Ownership::InLedger;
+    let meta = match is_in_ledger {
+        true => Meta::born_of(directory),
+        false => Meta::of(directory),
+    };
+    let mut meta = meta.map_err(|error| failed("stat", error))?;
+    let mut xattrs =
+        read_all_xattrs(directory).map_err(|error| failed("read attributes of", error))?;
+    if is_in_ledger {
+        let known = owners.known_of(&meta.file_id());
+        meta = meta.in_image(known.as_ref());
+        xattrs.extend(meta.xattrs.clone());
+        xattrs.sort_unstable();
+    }
     let time = match with_time {
         true => format!("{}.{:09}", meta.mtime.seconds, meta.mtime.nanoseconds),
         false => String::new(),

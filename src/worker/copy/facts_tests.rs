@@ -51,7 +51,11 @@ fn facts_in(root: &Path, instruction: &str) -> Option<Digest> {
         })
         .collect();
     let root = open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    destination_facts(root.as_fd(), &items, destination, parents).unwrap()
+    destination_facts(&tree(&root), &items, destination, parents).unwrap()
+}
+
+fn tree(root: impl AsFd) -> Tree {
+    Tree::from_fd(root.as_fd().try_clone_to_owned().unwrap())
 }
 
 fn facts(root: &str, instruction: &str) -> Option<Digest> {
@@ -220,7 +224,7 @@ fn many_names_are_compared_with_a_listing() {
         selection: &selection,
     }];
     let opened = openat_root(root.path());
-    let facts = || destination_facts(opened.as_fd(), &items, "/", false).unwrap();
+    let facts = || destination_facts(&tree(&opened), &items, "/", false).unwrap();
     let before = facts();
     assert!(before.is_some());
     std::fs::write(root.path().join("beside"), "").unwrap();
@@ -241,7 +245,7 @@ fn a_directory_that_is_there_depends_on_nothing_but_the_root() {
     let facts = |lines: &str, path: &str| {
         let root = tempfile::tempdir().unwrap();
         plant(root.path(), lines);
-        directory_facts(openat_root(root.path()).as_fd(), path).unwrap()
+        directory_facts(&tree(openat_root(root.path())), path).unwrap()
     };
     assert_eq!(
         facts("dir p/q 700", "/p/q"),

@@ -4,16 +4,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, fchmod, fsetxattr,
-    futimens, makedev, mknodat, openat, readlinkat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, futimens, mknodat, openat, readlinkat, symlinkat, unlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
 use super::content::{ContentError, write_all};
-use super::destination::{remove, set_owner};
+use super::destination::remove;
 use super::{Copier, CopyError, io, shown, times};
 use crate::context::{ContextError, Kind, Meta, Node, Xattrs, open_file, read_xattrs};
 use crate::layer::Mtime;
+use crate::rootfs::DescribeError;
+use crate::vocab::{DeviceNumber, Ownership, mode_on_disk};
 
 impl Copier<'_> {
     /// Copies `node`, which is no directory, as `name` into `directory`. What has that name is replaced, unless it is a
@@ -43,12 +45,11 @@ impl Copier<'_> {
                 )
             }
             Kind::Symlink => self.link(directory, name, node, path),
-            Kind::Fifo => self.node(directory, name, meta, FileType::Fifo, path),
-            Kind::BlockDevice => self.node(directory, name, meta, FileType::BlockDevice, path),
+            Kind::Fifo => self.fifo(directory, name, meta, path),
             Kind::CharDevice if meta.node == (0, 0) => Err(CopyError::Whiteout {
                 path: path.to_owned(),
             }),
-            Kind::CharDevice => self.node(directory, name, meta, FileType::CharacterDevice, path),
+            Kind::BlockDevice | Kind::CharDevice => self.device(directory, name, meta, path),
             Kind::Directory => unreachable!("directories are entered, not placed"),
         }
     }
@@ -80,10 +81,8 @@ impl Copier<'_> {
         path: &Path,
     ) -> Result<(), CopyError> {
         let mode = self.mode(meta.mode, true);
-        set_owner(directory, self.owner_of(meta), || path.to_owned())?;
+        self.describe_directory(directory, self.owner_of(meta), mode, &|| path.to_owned())?;
         self.set_xattrs(directory, xattrs);
-        fchmod(directory, Mode::from_raw_mode(mode))
-            .map_err(|error| io("set the mode of", path.to_owned(), error))?;
         futimens(directory, &times(meta.mtime))
             .map_err(|error| io("set the time of", path.to_owned(), error))
     }
@@ -129,7 +128,8 @@ impl Copier<'_> {
                 path: lossy(node.source_path),
             }));
         }
-        let xattrs = read_xattrs(&from).map_err(|error| reading("read attributes of", error))?;
+        let xattrs =
+            read_xattrs(&from, &node.meta).map_err(|error| reading("read attributes of", error))?;
         let mode = self.mode(node.meta.mode, false);
         let to = self.create(directory, name, mode, path)?;
         self.content
@@ -155,7 +155,11 @@ impl Copier<'_> {
     ) -> Result<OwnedFd, CopyError> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(mode & 0o777);
+        let mode = match self.owners.ownership() {
+            Ownership::OnDisk => mode & 0o777,
+            Ownership::InLedger => mode_on_disk(mode & 0o777, false),
+        };
+        let mode = Mode::from_raw_mode(mode);
         self.replacing(directory, name, path, "create", || {
             openat(directory, name, flags, mode)
         })
@@ -173,13 +177,8 @@ impl Copier<'_> {
         path: &Path,
     ) -> Result<(), CopyError> {
         let file = file.as_fd();
-        set_owner(file, owner, || path.to_owned())?;
+        self.describe_file(file, owner, mode, path)?;
         self.set_xattrs(file, xattrs);
-        let meta = Meta::of(file).map_err(|error| io("stat", path.to_owned(), error))?;
-        if meta.mode != mode {
-            fchmod(file, Mode::from_raw_mode(mode))
-                .map_err(|error| io("set the mode of", path.to_owned(), error))?;
-        }
         futimens(file, &times(mtime)).map_err(|error| io("set the time of", path.to_owned(), error))
     }
 
@@ -203,37 +202,40 @@ impl Copier<'_> {
         self.finish_by_name(directory, name, &node.meta, path)
     }
 
-    fn node(
+    fn fifo(
         &mut self,
         directory: BorrowedFd<'_>,
         name: &[u8],
         meta: &Meta,
-        kind: FileType,
         path: &Path,
     ) -> Result<(), CopyError> {
-        let mode = Mode::from_raw_mode(self.mode(meta.mode, false));
-        let device = makedev(meta.node.0, meta.node.1);
-        let verb = match kind {
-            FileType::Fifo => "make the FIFO",
-            _ => "make the device",
-        };
-        self.replacing(directory, name, path, verb, || {
-            mknodat(
-                directory,
-                name,
-                kind,
-                mode & Mode::from_raw_mode(0o777),
-                device,
-            )
+        let mode = Mode::RUSR | Mode::WUSR;
+        self.replacing(directory, name, path, "make the FIFO", || {
+            mknodat(directory, name, FileType::Fifo, mode, 0)
         })?;
-        self.finish_by_name(directory, name, meta, path)?;
-        // There is no descriptor to do this by: opening a device may do things. The name was made a moment ago, in a root that
-        // no other process writes to.
-        chmodat(directory, name, mode, AtFlags::empty())
-            .map_err(|error| io("set the mode of", path.to_owned(), error))
+        self.finish_by_name(directory, name, meta, path)
     }
 
-    /// Sets the owner and time of something that is not opened.
+    fn device(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Meta,
+        path: &Path,
+    ) -> Result<(), CopyError> {
+        let device = DeviceNumber {
+            is_block: meta.kind == Kind::BlockDevice,
+            major: meta.node.0,
+            minor: meta.node.1,
+        };
+        self.replacing(directory, name, path, "make the device", || {
+            self.owners.make_device(directory, name, device)
+        })?;
+        self.finish_by_name(directory, name, meta, path)
+    }
+
+    /// Sets the owner, mode and time of something that is not opened: opening a device may do things. The name was made a moment
+    /// ago, in a root that no other process writes to.
     fn finish_by_name(
         &self,
         directory: BorrowedFd<'_>,
@@ -241,20 +243,50 @@ impl Copier<'_> {
         meta: &Meta,
         path: &Path,
     ) -> Result<(), CopyError> {
-        let (uid, gid) = self.owner_of(meta);
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let made = Meta::at(directory, name).map_err(|error| io("stat", path.to_owned(), error))?;
-        if (made.uid, made.gid) != (uid, gid) {
-            let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            chownat(directory, name, ids.0, ids.1, flags).map_err(|error| CopyError::Owner {
-                path: path.to_owned(),
-                uid,
-                gid,
-                source: error.into(),
-            })?;
+        let owner = self.owner_of(meta);
+        let mode = (meta.kind != Kind::Symlink).then(|| self.mode(meta.mode, false));
+        self.owners
+            .describe_at(directory, name, owner, mode)
+            .map_err(|error| refused(error, owner, path.to_owned()))?;
+        utimensat(
+            directory,
+            name,
+            &times(meta.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(|error| io("set the time of", path.to_owned(), error))
+    }
+
+    /// Gives a file that was just made its owner and mode. On disk it has most of the time what it needs.
+    fn describe_file(
+        &self,
+        file: BorrowedFd<'_>,
+        owner: (u32, u32),
+        mode: u32,
+        path: &Path,
+    ) -> Result<(), CopyError> {
+        if self.owners.ownership() == Ownership::OnDisk {
+            let meta = Meta::of(file).map_err(|error| io("stat", path.to_owned(), error))?;
+            if ((meta.uid, meta.gid), meta.mode) == (owner, mode) {
+                return Ok(());
+            }
         }
-        utimensat(directory, name, &times(meta.mtime), flags)
-            .map_err(|error| io("set the time of", path.to_owned(), error))
+        self.owners
+            .describe(file, owner, mode)
+            .map_err(|error| refused(error, owner, path.to_owned()))
+    }
+
+    /// Gives a directory its owner and mode.
+    pub(super) fn describe_directory(
+        &self,
+        directory: BorrowedFd<'_>,
+        owner: (u32, u32),
+        mode: u32,
+        path: &dyn Fn() -> PathBuf,
+    ) -> Result<(), CopyError> {
+        self.owners
+            .describe(directory, owner, mode)
+            .map_err(|error| refused(error, owner, path()))
     }
 
     /// Calls `make`, once more after clearing the way if something has the name.
@@ -280,7 +312,7 @@ impl Copier<'_> {
         for (name, value) in xattrs {
             // A file system without attributes, a full one, a namespace without the right: the copy is worth having, and the
             // count says that something is missing.
-            if fsetxattr(file, &name[..], value, XattrFlags::empty()).is_err() {
+            if self.owners.set_xattr(file, name, value).is_err() {
                 self.stats.lost_xattrs += 1;
             }
         }
@@ -288,6 +320,19 @@ impl Copier<'_> {
 
     fn owner_of(&self, meta: &Meta) -> (u32, u32) {
         self.options.owner.unwrap_or((meta.uid, meta.gid))
+    }
+}
+
+fn refused(error: DescribeError, (uid, gid): (u32, u32), path: PathBuf) -> CopyError {
+    match error {
+        DescribeError::Owner(error) => CopyError::Owner {
+            path,
+            uid,
+            gid,
+            source: error.into(),
+        },
+        DescribeError::Mode(error) => io("set the mode of", path, error),
+        DescribeError::Identity(error) => io("stat", path, error),
     }
 }
 

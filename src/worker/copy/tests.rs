@@ -1,15 +1,18 @@
 //! Tests of the module beside.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, XattrFlags, mknodat, open, setxattr};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags, mknodat, open, setxattr};
 
 use super::*;
 use crate::context::testing::{
     deep_directory, is_root, plant, plant_bytes, plant_deep, remove_deep, set_mtime, show,
 };
-use crate::context::{Query, select};
+use crate::context::{Meta, Query, select};
+use crate::rootfs::FileKind;
+use crate::vocab::{DeviceNumber, Ownership};
 
 const NOW: i64 = 1_600_000_000;
 
@@ -20,6 +23,21 @@ fn open_root(path: &Path) -> OwnedFd {
 /// Performs `COPY` with the words of `instruction`: `--chown=U:G --chmod= --link --parents --exclude= --from` (the context is a
 /// stage) `--epoch=`, sources (`<<NAME` is a heredoc that says `inline`), destination.
 fn perform(context: &Path, root: &Path, instruction: &str) -> Result<CopyStats, CopyError> {
+    perform_as(
+        (&Owners::OnDisk, &Owners::OnDisk),
+        context,
+        root,
+        instruction,
+    )
+}
+
+/// Performs `COPY` with what the files of the context, if it is a stage, and of the root are.
+fn perform_as(
+    ledgers: (&Owners, &Owners),
+    context: &Path,
+    root: &Path,
+    instruction: &str,
+) -> Result<CopyStats, CopyError> {
     let mut words: Vec<&str> = instruction.split_whitespace().collect();
     let destination = words.pop().unwrap();
     let mut options = CopyOptions {
@@ -51,7 +69,7 @@ fn perform(context: &Path, root: &Path, instruction: &str) -> Result<CopyStats, 
     }
     options.chmod = chmod.as_ref();
     let source = match from {
-        true => Source::tree(open_root(context)),
+        true => Source::tree(open_root(context), ledgers.0.ledger()),
         false => Source::directory(context, None).unwrap(),
     };
     let mut selections = Vec::new();
@@ -82,7 +100,99 @@ fn perform(context: &Path, root: &Path, instruction: &str) -> Result<CopyStats, 
         .collect();
     // As the root of a step comes: mounts have no other descriptors.
     let root = open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    copy(root.as_fd(), &items, &options, &Cancel::new())
+    let root = Tree::from_fd(root).with_owners(ledgers.1.clone());
+    copy(&root, &items, &options, &Cancel::new())
+}
+
+/// Takes a planted tree's owners from the disk into a ledger.
+fn into_ledger(root: &Path) -> Owners {
+    let owners = Owners::new(Ownership::InLedger);
+    for path in walked(root) {
+        let (parent, name) = (path.parent().unwrap(), path.file_name().unwrap());
+        let parent = open_root(parent);
+        let meta = path.symlink_metadata().unwrap();
+        std::os::unix::fs::lchown(&path, Some(0), Some(0)).unwrap();
+        let ids = (meta.uid(), meta.gid());
+        let mode = meta.mode() & 0o7777;
+        let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let name = name.as_bytes();
+        let described = match kind {
+            FileType::Directory => owners.describe(open_root(&path).as_fd(), ids, mode),
+            FileType::Symlink => owners.describe_at(parent.as_fd(), name, ids, None),
+            FileType::CharacterDevice => {
+                std::fs::remove_file(&path).unwrap();
+                let device = DeviceNumber {
+                    is_block: false,
+                    major: rustix::fs::major(stat.st_rdev),
+                    minor: rustix::fs::minor(stat.st_rdev),
+                };
+                owners.make_device(parent.as_fd(), name, device).unwrap();
+                owners.describe_at(parent.as_fd(), name, ids, Some(mode))
+            }
+            _ => owners.describe_at(parent.as_fd(), name, ids, Some(mode)),
+        };
+        described.unwrap();
+        set_mtime_of(&path, &meta);
+    }
+    owners
+}
+
+/// Gives a tree of a ledger its owners on disk, so that it can be shown.
+fn onto_disk(root: &Path, owners: &Owners) {
+    for path in walked(root) {
+        let meta = path.symlink_metadata().unwrap();
+        let parent = open_root(path.parent().unwrap());
+        let name = path.file_name().unwrap().as_bytes();
+        let stat = owners.stat_at(&parent, name).unwrap().unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (0, 0), "given away: {path:?}");
+        let is_device = matches!(stat.kind, FileKind::CharDevice | FileKind::BlockDevice);
+        if is_device {
+            assert!(meta.is_file(), "made: {path:?}");
+            std::fs::remove_file(&path).unwrap();
+            let number = rustix::fs::makedev(stat.rdev.0, stat.rdev.1);
+            let kind = match stat.kind {
+                FileKind::BlockDevice => FileType::BlockDevice,
+                _ => FileType::CharacterDevice,
+            };
+            mknodat(&parent, name, kind, Mode::RUSR, number).unwrap();
+        }
+        Owners::OnDisk
+            .describe_at(
+                parent.as_fd(),
+                name,
+                (stat.uid, stat.gid),
+                (!meta.is_symlink()).then_some(stat.mode),
+            )
+            .unwrap();
+        set_mtime_of(&path, &meta);
+    }
+}
+
+fn set_mtime_of(path: &Path, meta: &std::fs::Metadata) {
+    let mtime = Mtime {
+        seconds: meta.mtime(),
+        nanoseconds: meta.mtime_nsec() as u32,
+    };
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times(mtime), flags).unwrap();
+}
+
+/// Returns the paths of all files below a directory, directories after what is in them.
+fn walked(root: &Path) -> Vec<PathBuf> {
+    let mut waiting = vec![root.to_owned()];
+    let mut found = Vec::new();
+    while let Some(path) = waiting.pop() {
+        for entry in std::fs::read_dir(&path).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                waiting.push(entry.path());
+            }
+            found.push(entry.path());
+        }
+    }
+    found.reverse();
+    found
 }
 
 /// Compares the root after `instruction` with `expected`, which is also the error's text.
@@ -106,6 +216,28 @@ fn check(context: &str, root: &str, instruction: &str, expected: &str) {
             .join("\n")
     };
     assert_eq!(lines(&found), lines(expected), "COPY {instruction}");
+
+    // Once more where no file can be given away.
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    plant(from.path(), context);
+    plant(to.path(), root);
+    let source = match instruction.contains("--from") {
+        true => into_ledger(from.path()),
+        false => Owners::OnDisk,
+    };
+    let target = into_ledger(to.path());
+    let found = match perform_as((&source, &target), from.path(), to.path(), instruction) {
+        Ok(_) => {
+            onto_disk(to.path(), &target);
+            show(to.path())
+        }
+        Err(error) => format!("error: {error}"),
+    };
+    assert_eq!(
+        lines(&found),
+        lines(expected),
+        "COPY {instruction}, in a ledger"
+    );
 }
 
 /// Compares times after `instruction`: `PATH SECONDS` a line.
@@ -654,7 +786,7 @@ fn times_keep_their_nanoseconds_also_before_1970() {
         last_access: time,
         last_modification: time,
     };
-    let flags = rustix::fs::AtFlags::empty();
+    let flags = AtFlags::empty();
     rustix::fs::utimensat(rustix::fs::CWD, from.path().join("d/f"), &both, flags).unwrap();
     perform(from.path(), to.path(), "d /x").unwrap();
     let meta = to.path().join("x/f").metadata().unwrap();
@@ -952,7 +1084,7 @@ fn a_link_swapped_in_after_selecting_does_not_lead_out() {
             selection: &selection,
         };
         let outcome = copy(
-            open_root(to.path()).as_fd(),
+            &Tree::open(to.path()).unwrap(),
             &[item],
             &options,
             &Cancel::new(),
@@ -997,7 +1129,7 @@ fn a_fifo_swapped_in_for_a_file_does_not_block() {
         now: Timestamp::from_seconds(NOW),
     };
     let (root, cancel) = (open_root(to.path()), Cancel::new());
-    let mut copier = Copier::new(root.as_fd(), &options, &cancel);
+    let mut copier = Copier::new(root.as_fd(), &Owners::OnDisk, &options, &cancel);
     let outcome = copier.place(root.as_fd(), b"x", &node, Path::new("/x"));
     assert!(matches!(
         outcome,
@@ -1106,7 +1238,7 @@ fn a_cancelled_copy_stops() {
         source: &source,
         selection: &selection,
     };
-    let outcome = copy(open_root(to.path()).as_fd(), &[item], &options, &cancel);
+    let outcome = copy(&Tree::open(to.path()).unwrap(), &[item], &options, &cancel);
     assert!(matches!(outcome, Err(CopyError::Cancelled)));
     assert_eq!(show(to.path()), "");
 }

@@ -225,7 +225,7 @@ impl Copier<'_> {
                 false => Finish::Time(meta),
             });
         };
-        let xattrs = read_xattrs(directory).map_err(|error| ContextError::Io {
+        let xattrs = read_xattrs(directory, &node.meta).map_err(|error| ContextError::Io {
             verb: "read attributes of",
             path: String::from_utf8_lossy(node.source_path)
                 .into_owned()
