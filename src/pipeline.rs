@@ -27,7 +27,9 @@ use crate::plan::{Graph, Op};
 use crate::sandbox;
 use crate::solve::{Schedule, Solution, StepResult, probe};
 use crate::store::Store;
-use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId};
+use crate::vocab::{
+    BuildRequest, Cancel, Event, EventSink, ExitCode, Ownership, Summary, VertexId,
+};
 use crate::worker::Machine;
 
 pub use crate::plan::OutlineMount;
@@ -73,6 +75,12 @@ pub fn build(
         }
         None => {
             machine.lend(lending::read(request, events)?);
+            // Trees of the other kind are no use to this process; where they cannot be unpacked anew the step is performed.
+            store.set_ownership(Ownership::OnDisk);
+            let known = match machine.lacks_layers(&known) {
+                true => probe(&graph, &machine),
+                false => known,
+            };
             // git and ssh run as the user: before the namespace makes a root of them.
             remotes.prepare(&graph, &known)?;
             let choice = entering::enter(request)?;
