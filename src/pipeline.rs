@@ -28,7 +28,7 @@ use crate::sandbox;
 use crate::solve::{Schedule, Solution, StepResult, probe};
 use crate::store::Store;
 use crate::vocab::{
-    BuildRequest, Cancel, Event, EventSink, ExitCode, Ownership, Summary, VertexId,
+    BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId,
 };
 use crate::worker::Machine;
 
@@ -76,14 +76,15 @@ pub fn build(
         None => {
             machine.lend(lending::read(request, events)?);
             // Trees of the other kind are no use to this process; where they cannot be unpacked anew the step is performed.
-            store.set_ownership(Ownership::OnDisk);
+            let choice = entering::choose(request)?;
+            store.set_ownership(choice.rung.ownership());
             let known = match machine.lacks_layers(&known) {
                 true => probe(&graph, &machine),
                 false => known,
             };
             // git and ssh run as the user: before the namespace makes a root of them.
             remotes.prepare(&graph, &known)?;
-            let choice = entering::enter(request)?;
+            entering::enter(&choice)?;
             sandbox::protect_self();
             sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
             sandbox::raise_file_limit();

@@ -7,15 +7,20 @@ use crate::vocab::{BuildRequest, Diagnostic, Event, ExitCode, StorageDriver};
 
 use super::failure::{self, Failure, with_sources};
 
-/// Chooses how commands are confined, and moves the process there.
-pub(super) fn enter(request: &BuildRequest) -> Result<Choice, Failure> {
+/// Chooses how commands are confined.
+pub(super) fn choose(request: &BuildRequest) -> Result<Choice, Failure> {
     let wanted = Wanted {
         rung: request.isolation,
         required: request.required_isolation,
     };
-    let choice = sandbox::choose(&wanted).map_err(|error| failure::sandbox(&error))?;
-    sandbox::enter(&choice).map_err(|error| failure::sandbox(&error))?;
-    Ok(choice)
+    sandbox::choose(&wanted).map_err(|error| failure::sandbox(&error))
+}
+
+/// Moves the process there.
+pub(super) fn enter(choice: &Choice) -> Result<(), Failure> {
+    sandbox::enter(choice)
+        .map(drop)
+        .map_err(|error| failure::sandbox(&error))
 }
 
 /// Returns the event that says how steps are executed.
