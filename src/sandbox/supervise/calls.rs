@@ -69,6 +69,7 @@ pub(super) enum Operation {
     Renameat,
     Renameat2,
     Rmdir,
+    Sendmmsg,
     Sendmsg,
     Sendto,
     Setxattr,
@@ -157,6 +158,7 @@ const HELD: &[(Operation, [u32; 2], When)] = &[
     (O::Renameat,         [264,  38], Always),
     (O::Renameat2,        [316, 276], Always),
     (O::Rmdir,            [ 84,   N], Always),
+    (O::Sendmmsg,         [307, 269], Always),
     (O::Sendmsg,          [ 46, 211], Always),
     (O::Sendto,           [ 44, 206], Given(4)),
     (O::Setxattr,         [188,   5], Always),
@@ -225,8 +227,8 @@ const TRACED: [[u32; 2]; 3] = [[59, 221], [322, 281], [80, 49]];
 
 /// Answered "no such call", so that programs take the older form: their arguments are structures that no filter can look
 /// into, or they do what is held here without being held. openat2, io_uring_setup, setxattrat, getxattrat, listxattrat,
-/// removexattrat, open_tree_attr, file_getattr, file_setattr, sendmmsg.
-const MISSING: [[u32; 2]; 10] = [
+/// removexattrat, open_tree_attr, file_getattr, file_setattr.
+const MISSING: [[u32; 2]; 9] = [
     [437, 437],
     [425, 425],
     [463, 463],
@@ -236,7 +238,6 @@ const MISSING: [[u32; 2]; 10] = [
     [467, 467],
     [468, 468],
     [469, 469],
-    [307, 269],
 ];
 
 /// The call whose second argument decides too: it carries the credentials.

@@ -2,15 +2,21 @@
 //!
 //! A relative path begins at one. To ask the kernel each time what a directory is called costs more than the call that is
 //! asked for, so descriptors of directories are kept with their names. While one is kept its inode number is nobody else's, so
-//! that device and inode tell directories apart. Names change only through the supervisor, which then forgets them all.
+//! that device and inode tell directories apart. Names change only through the supervisor, which then forgets them all; in a
+//! tree that others change too (a shared cache), a directory that they have moved is used as one that was open before.
+//!
+//! A descriptor opened with `O_PATH` cannot be passed to the caller of a held call. What cannot be opened otherwise (a link, a
+//! socket) is kept, and the caller gets a *token* in its place: an empty file of memory, known by its inode.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, Statx, openat};
 use rustix::io::Errno;
 
+use super::super::credentials::Credentials;
 use super::lookup::Asker;
 use super::table::{Content, Guest, TreeId, identify, is_directory, key};
 
@@ -20,12 +26,13 @@ const MOST: usize = 256;
 /// Where a lookup begins.
 #[derive(Clone, Debug)]
 pub(in crate::sandbox) struct Start {
-    pub(super) fd: Rc<OwnedFd>,
-    pub(super) tree: TreeId,
+    pub(in crate::sandbox) fd: Rc<OwnedFd>,
+    pub(in crate::sandbox) tree: TreeId,
     /// Canonical.
     pub(super) guest: Rc<[u8]>,
 }
 
+/// By device and inode.
 #[derive(Debug, Default)]
 pub(super) struct Directories(HashMap<(u32, u32, u64), Start>);
 
@@ -35,10 +42,82 @@ impl Directories {
     }
 }
 
+/// Directories by the words that led to them: who asked, from where, what for.
+#[derive(Debug, Default)]
+pub(super) struct Parents {
+    plain: HashMap<Key, Start>,
+    /// Perhaps by way of a link, which may be taken away like any file.
+    by_links: HashMap<Key, Start>,
+}
+
+pub(super) type Key = (usize, Vec<u8>);
+
+impl Parents {
+    /// All credentials that there were are kept, so that their places tell them apart.
+    pub(super) fn key(who: &Arc<Credentials>, start: &Start, text: &[u8]) -> Key {
+        let mut words = Vec::with_capacity(start.guest.len() + text.len() + 2);
+        if !text.starts_with(b"/") {
+            words.extend_from_slice(&start.guest);
+            // Which is no part of a path.
+            words.push(0);
+        }
+        words.extend_from_slice(text);
+        (Arc::as_ptr(who).addr(), words)
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Start> {
+        self.plain
+            .get(key)
+            .or_else(|| self.by_links.get(key))
+            .cloned()
+    }
+
+    pub(super) fn keep(&mut self, key: Key, directory: &Start, has_links: bool) {
+        if self.plain.len() + self.by_links.len() >= MOST {
+            self.plain.clear();
+            self.by_links.clear();
+        }
+        let all = match has_links {
+            true => &mut self.by_links,
+            false => &mut self.plain,
+        };
+        all.insert(key, directory.clone());
+    }
+}
+
 impl Guest {
-    /// To be called when a directory has got another name, or none.
+    /// To be called when a name that may be a link's has changed.
+    pub(in crate::sandbox) fn links_moved(&mut self) {
+        self.parents.by_links.clear();
+    }
+
+    /// Has a descriptor that leads to `token` mean another file.
+    pub(in crate::sandbox) fn stands_for(
+        &mut self,
+        token: &OwnedFd,
+        file: Rc<OwnedFd>,
+        tree: Option<TreeId>,
+    ) -> Result<(), Errno> {
+        if self.tokens.len() >= MOST {
+            self.tokens.clear();
+        }
+        let key = key(&identify(token.as_fd(), c"")?);
+        self.tokens.insert(key, (file, tree));
+        Ok(())
+    }
+
+    /// Returns the file that a descriptor means which leads to a token.
+    pub(in crate::sandbox) fn token(&self, stat: &Statx) -> Option<(Rc<OwnedFd>, Option<TreeId>)> {
+        match self.tokens.is_empty() {
+            true => None,
+            false => self.tokens.get(&key(stat)).cloned(),
+        }
+    }
+
+    /// To be called when a directory has got another name, or none, or may be searched by others than before.
     pub(in crate::sandbox) fn directories_moved(&mut self) {
         self.directories.forget_all();
+        self.parents = Parents::default();
     }
 
     pub(super) fn root(&self) -> Start {
@@ -83,7 +162,7 @@ impl Guest {
         )
         .map_err(missing)?;
         // Of what was opened, which another thread may have put there since.
-        let key = key(&identify(std::os::fd::AsFd::as_fd(&fd), c"")?);
+        let key = key(&identify(fd.as_fd(), c"")?);
         let (tree, guest) = self.name_of(asker, &fd)?;
         let start = Start {
             fd: Rc::new(fd),
@@ -103,7 +182,7 @@ impl Guest {
         asker: &Asker<'_>,
         fd: &OwnedFd,
     ) -> Result<(TreeId, Vec<u8>), Errno> {
-        let host = self.path_of_descriptor(std::os::fd::AsFd::as_fd(fd))?;
+        let host = self.path_of_descriptor(fd.as_fd())?;
         if let Some(found) = self.guest_of(&host) {
             return Ok(found);
         }

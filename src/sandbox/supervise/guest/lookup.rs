@@ -1,7 +1,8 @@
 //! Looking paths up.
 //!
-//! The quick way is one `openat2` that meets no link; with no links in it the text of a path alone says which trees it goes
-//! through. It serves those who may search every directory. Everything else goes component by component.
+//! A path is a directory and a name in it. Directories are found once, by the words that led there: in one `openat2` if those
+//! meet no link, since then the words alone say which trees they go through, else component by component. What is not a plain
+//! name in a plain directory goes component by component too.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use super::super::credentials::Credentials;
 use super::super::family::Family;
 use super::super::permission::{EXECUTE, Truth};
 use super::super::procfs::{self, Entry};
-use super::directories::Start;
+use super::directories::{Parents, Start};
 use super::table::{Content, Guest, TreeId, is_directory, is_link};
 
 /// Links on one path, as the kernel counts them.
@@ -82,10 +83,16 @@ pub(in crate::sandbox) struct Found {
     pub(in crate::sandbox) node: Option<Node>,
 }
 
+/// A plain name in a directory, on which nothing is mounted.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Near<'p> {
+    pub(in crate::sandbox) directory: Start,
+    pub(in crate::sandbox) name: &'p [u8],
+}
+
 /// The quick way's answer.
 #[derive(Debug)]
-pub(in crate::sandbox) enum Quick {
-    /// Opened with the flags that were asked for.
+enum Quick {
     Opened(OwnedFd, TreeId),
     Failed(Errno),
     /// The quick way does not lead there.
@@ -121,24 +128,23 @@ impl Guest {
         path: &[u8],
         last: Last,
     ) -> Result<Node, Errno> {
-        let flags = OFlags::PATH
-            | match last {
-                Last::Follow => OFlags::empty(),
-                Last::Keep => OFlags::NOFOLLOW,
-            };
-        let start = self.begin(asker, at, path)?;
-        match self.quick(asker, &start, path, flags) {
-            Quick::Opened(fd, tree) => {
-                let stat = look(fd.as_fd())?;
+        if let Some(near) = self.near(asker, at, path)? {
+            let fd = openat(
+                &*near.directory.fd,
+                near.name,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            let stat = look(fd.as_fd())?;
+            if last == Last::Keep || !is_link(&stat) {
                 return Ok(Node::Opened(Opened {
                     fd: Rc::new(fd),
-                    tree: Some(tree),
+                    tree: Some(near.directory.tree),
                     stat,
                 }));
             }
-            Quick::Failed(errno) => return Err(errno),
-            Quick::Unknown => {}
         }
+        let start = self.begin(asker, at, path)?;
         self.walk(asker, start, path, Some(last))?
             .node
             .ok_or(Errno::NOENT)
@@ -165,47 +171,116 @@ impl Guest {
     ) -> Result<Slot, Errno> {
         let start = self.begin(asker, at, path)?;
         if let Some((parent, name)) = split(path) {
-            let flags = OFlags::PATH | OFlags::DIRECTORY;
             if name.len() > NAME_MAX {
                 return Err(Errno::NAMETOOLONG);
             }
-            let parent_is_start = parent.is_empty();
-            let quick = if parent_is_start && asker.who.may_search_all() {
-                Some((Rc::clone(&start.fd), start.tree, start.guest.to_vec()))
-            } else {
-                match self.quick(asker, &start, parent, flags) {
-                    Quick::Opened(fd, tree) => {
-                        Some((Rc::new(fd), tree, self.route(&start, parent).guest))
-                    }
-                    Quick::Failed(errno) => return Err(errno),
-                    Quick::Unknown => None,
-                }
-            };
-            if let Some((directory, tree, guest)) = quick {
-                return Ok(Slot {
-                    directory,
-                    tree,
-                    guest,
-                    name: name.to_vec(),
-                    is_directory: path.ends_with(b"/"),
-                });
-            }
+            let directory = self.parent(asker, &start, parent)?;
+            return Ok(Slot {
+                directory: directory.fd,
+                tree: directory.tree,
+                guest: directory.guest.to_vec(),
+                name: name.to_vec(),
+                is_directory: path.ends_with(b"/"),
+            });
         }
         let found = self.walk(asker, start, path, None)?;
         found.slot.ok_or(Errno::EXIST)
     }
 
-    /// Opens what a path leads to with `flags`, if no link is on it and the asker may search every directory. `flags` make
-    /// nothing new; a device or FIFO is the caller's business.
-    pub(in crate::sandbox) fn open_quickly(
+    /// Finds the directory of a path that ends with a plain name, on which nothing is mounted; `None` for other paths.
+    pub(in crate::sandbox) fn near<'p>(
         &mut self,
         asker: &Asker<'_>,
         at: i32,
-        path: &[u8],
-        flags: OFlags,
-    ) -> Result<Quick, Errno> {
+        path: &'p [u8],
+    ) -> Result<Option<Near<'p>>, Errno> {
         let start = self.begin(asker, at, path)?;
-        Ok(self.quick(asker, &start, path, flags))
+        let Some((parent, name)) = split(path).filter(|_| !path.ends_with(b"/")) else {
+            return Ok(None);
+        };
+        if name.len() > NAME_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let directory = self.parent(asker, &start, parent)?;
+        let is_plain = self.tree(directory.tree).content == Content::Directory
+            && !self.is_mounted_in(&directory.guest, name);
+        Ok(is_plain.then_some(Near { directory, name }))
+    }
+
+    /// Finds a directory from another one, which the asker may search.
+    fn parent(&mut self, asker: &Asker<'_>, start: &Start, text: &[u8]) -> Result<Start, Errno> {
+        if text.is_empty() {
+            self.may_search(asker, start)?;
+            return Ok(start.clone());
+        }
+        let key = Parents::key(&asker.who, start, text);
+        if let Some(known) = self.parents.get(&key) {
+            return Ok(known);
+        }
+        let (directory, has_links) = self.directory(asker, start, text)?;
+        self.may_search(asker, &directory)?;
+        // Processes come and go by themselves.
+        if self.tree(directory.tree).content != Content::Proc {
+            self.parents.keep(key, &directory, has_links);
+        }
+        Ok(directory)
+    }
+
+    /// Finds a directory; tells whether a link may have led there.
+    fn directory(
+        &mut self,
+        asker: &Asker<'_>,
+        start: &Start,
+        text: &[u8],
+    ) -> Result<(Start, bool), Errno> {
+        match self.quick(asker, start, text) {
+            Quick::Opened(fd, tree) => {
+                let guest = self.route(start, text).guest;
+                let directory = Start {
+                    fd: Rc::new(fd),
+                    tree,
+                    guest: Rc::from(guest),
+                };
+                return Ok((directory, false));
+            }
+            Quick::Failed(errno) => return Err(errno),
+            Quick::Unknown => {}
+        }
+        let found = self.walk(asker, start.clone(), text, Some(Last::Follow))?;
+        let directory = match found.node.ok_or(Errno::NOENT)? {
+            node if !node.is_directory() => return Err(Errno::NOTDIR),
+            Node::Opened(opened) => {
+                let (tree, guest) = match found.slot {
+                    Some(slot) if self.is_plain_in(&slot) => {
+                        let path = slot.path();
+                        (self.tree_of(&path).0, path)
+                    }
+                    _ => self.name_of(asker, &opened.fd)?,
+                };
+                Start {
+                    fd: opened.fd,
+                    tree,
+                    guest: Rc::from(guest),
+                }
+            }
+            Node::Proc(entry) => self.proc_directory(&entry)?,
+        };
+        Ok((directory, true))
+    }
+
+    /// Tells whether what is in a slot is named by it: a link of /proc leads elsewhere.
+    fn is_plain_in(&self, slot: &Slot) -> bool {
+        self.tree(slot.tree).content != Content::Proc
+    }
+
+    fn proc_directory(&self, entry: &Entry) -> Result<Start, Errno> {
+        let path = join(b"/proc", entry.path());
+        let path = path.strip_suffix(b"/").unwrap_or(&path);
+        Ok(Start {
+            fd: Rc::new(procfs::open_directory(self, entry)?),
+            tree: self.tree_of(b"/proc").0,
+            guest: Rc::from(path),
+        })
     }
 
     fn begin(&mut self, asker: &Asker<'_>, at: i32, path: &[u8]) -> Result<Start, Errno> {
@@ -259,13 +334,16 @@ impl Guest {
         route
     }
 
-    fn quick(&self, asker: &Asker<'_>, start: &Start, path: &[u8], flags: OFlags) -> Quick {
+    /// Opens a directory in one step, if no link is on the way and the asker may search all of it.
+    fn quick(&self, asker: &Asker<'_>, start: &Start, path: &[u8]) -> Quick {
         if !asker.who.may_search_all() {
             return Quick::Unknown;
         }
         let route = self.route(start, path);
         let tree = self.tree(route.tree);
-        if tree.content == Content::Proc || (route.goes_up && (route.crosses || start.tree != 0)) {
+        if tree.content != Content::Directory
+            || (route.goes_up && (route.crosses || start.tree != 0))
+        {
             return Quick::Unknown;
         }
         let mut long;
@@ -277,18 +355,6 @@ impl Guest {
             (self.tree(0).fd.as_fd(), &long)
         } else if route.crosses {
             long = route.guest[tree.guest.len()..].to_vec();
-            if long.is_empty() && tree.content == Content::File {
-                return match route.is_directory {
-                    true => Quick::Failed(Errno::NOTDIR),
-                    false => match self.reopen(tree.fd.as_fd(), flags) {
-                        Ok(fd) => Quick::Opened(fd, route.tree),
-                        Err(errno) => Quick::Failed(errno),
-                    },
-                };
-            }
-            if route.is_directory {
-                long.push(b'/');
-            }
             (tree.fd.as_fd(), &long)
         } else {
             (start.fd.as_fd(), path)
@@ -306,16 +372,11 @@ impl Guest {
                 true => ResolveFlags::IN_ROOT,
                 false => ResolveFlags::BENEATH,
             };
-        match openat2(
-            directory,
-            below,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        ) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat2(directory, below, flags, Mode::empty(), resolve) {
             Ok(fd) => Quick::Opened(fd, route.tree),
-            // A link was met; or names changed under the kernel's feet.
-            Err(Errno::LOOP | Errno::AGAIN | Errno::XDEV) => Quick::Unknown,
+            // A link was met, the last name may be one; or names changed under the kernel's feet.
+            Err(Errno::LOOP | Errno::NOTDIR | Errno::AGAIN | Errno::XDEV) => Quick::Unknown,
             Err(errno) => Quick::Failed(errno),
         }
     }
@@ -476,15 +537,7 @@ impl Guest {
                     guest: Rc::from(guest),
                 }
             }
-            Node::Proc(entry) => {
-                let path = join(b"/proc", entry.path());
-                let path = path.strip_suffix(b"/").unwrap_or(&path);
-                Start {
-                    fd: Rc::new(procfs::open_directory(self, &entry)?),
-                    tree: self.tree_of(b"/proc").0,
-                    guest: Rc::from(path),
-                }
-            }
+            Node::Proc(entry) => self.proc_directory(&entry)?,
         })
     }
 
@@ -548,6 +601,13 @@ impl Guest {
             Mode::empty(),
         )?;
         let stat = look(fd.as_fd())?;
+        if let Some((fd, tree)) = self.token(&stat) {
+            return Ok(Opened {
+                stat: look(fd.as_fd())?,
+                fd,
+                tree,
+            });
+        }
         let tree = match self.tree_that_is(&stat) {
             Some(tree) => Some(tree),
             None => self.name_of(asker, &fd).ok().map(|(tree, _)| tree),

@@ -19,5 +19,5 @@ mod table;
 
 pub(in crate::sandbox) use directories::{number, place_of};
 pub(in crate::sandbox) use lookup::look;
-pub(in crate::sandbox) use lookup::{Asker, Found, Last, Node, Opened, Quick, Slot};
+pub(in crate::sandbox) use lookup::{Asker, Found, Last, Near, Node, Opened, Slot};
 pub(in crate::sandbox) use table::{Content, Guest, TreeId, own, strip_prefix};

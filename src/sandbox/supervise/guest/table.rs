@@ -1,12 +1,13 @@
 //! The trees of a root.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx};
 use rustix::io::Errno;
 
-use super::directories::Directories;
+use super::directories::{Directories, Parents};
 
 /// Which tree; 0 is the root's own.
 pub(in crate::sandbox) type TreeId = usize;
@@ -39,6 +40,9 @@ pub(in crate::sandbox) enum Content {
 pub(in crate::sandbox) struct Guest {
     trees: Vec<Tree>,
     pub(super) directories: Directories,
+    pub(super) parents: Parents,
+    /// By device and inode: what a descriptor stands for that could not be passed.
+    pub(super) tokens: HashMap<(u32, u32, u64), (Rc<OwnedFd>, Option<TreeId>)>,
     /// The host's /proc.
     proc: Rc<OwnedFd>,
     /// The kernel resolves what leads to /proc by itself: the root is a real one.
@@ -58,6 +62,8 @@ impl Guest {
         let mut guest = Guest {
             trees: Vec::new(),
             directories: Directories::default(),
+            parents: Parents::default(),
+            tokens: HashMap::new(),
             proc: Rc::new(proc),
             kernel_has_proc: true,
         };
@@ -105,7 +111,7 @@ impl Guest {
 
     fn add(&mut self, tree: Tree) -> TreeId {
         self.trees.push(tree);
-        self.directories.forget_all();
+        self.directories_moved();
         self.trees.len() - 1
     }
 
@@ -127,6 +133,16 @@ impl Guest {
         self.trees
             .iter()
             .rposition(|tree| tree.guest.len() == path.len() && tree.guest == path)
+    }
+
+    /// Tells whether something is mounted on a name in the directory at a canonical path.
+    pub(super) fn is_mounted_in(&self, directory: &[u8], name: &[u8]) -> bool {
+        self.trees.iter().any(|tree| {
+            tree.guest.len() == directory.len() + 1 + name.len()
+                && tree.guest.ends_with(name)
+                && tree.guest.starts_with(directory)
+                && tree.guest[directory.len()] == b'/'
+        })
     }
 
     /// Tells whether something is mounted at a canonical path or below it.

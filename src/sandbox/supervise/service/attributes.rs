@@ -150,6 +150,9 @@ impl Supervision {
                 attributes.xattrs.remove(&b"security.capability"[..]);
             }
         });
+        if seen.is_directory() {
+            self.service().guest.directories_moved();
+        }
         Ok(Answer::Value(0))
     }
 

@@ -183,7 +183,8 @@ impl Supervision {
             O::Connect => self.connect(caller),
             O::Getsockname => self.getsockname(caller),
             O::Sendto => self.sendto(caller),
-            O::Sendmsg => self.sendmsg(caller),
+            O::Sendmsg => self.sendmsg(caller, 1),
+            O::Sendmmsg => self.sendmsg(caller, number(2)),
             O::Umask => self.umask(caller),
             O::Prctl => self.prctl(caller),
             O::Kill => self.kill(caller),
@@ -250,15 +251,25 @@ impl Supervision {
             0 if may_be_empty => Default::default(),
             address => caller.memory().path(address)?,
         };
-        if text.is_empty() && may_be_empty {
-            return self.behind(caller, path.at).map(Node::Opened);
+        self.find_text(caller, path.at, &text, flags)
+    }
+
+    fn find_text(
+        &mut self,
+        caller: &Caller,
+        at: i32,
+        text: &CStr,
+        flags: u32,
+    ) -> Result<Node, Errno> {
+        if text.is_empty() && flags & libc::AT_EMPTY_PATH.cast_unsigned() != 0 {
+            return self.behind(caller, at).map(Node::Opened);
         }
         let last = match flags & libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() {
             0 => Last::Follow,
             _ => Last::Keep,
         };
         let (guest, asker) = self.scene(caller)?;
-        guest.find(&asker, path.at, text.to_bytes(), last)
+        guest.find(&asker, at, text.to_bytes(), last)
     }
 
     /// Opens what a descriptor of the caller leads to.

@@ -198,8 +198,10 @@ impl Supervision {
         if let Some(id) = forgotten {
             self.ledger.remove(&id);
         }
-        if removes_directory {
-            self.service().guest.directories_moved();
+        let guest = &mut self.service().guest;
+        match removes_directory {
+            true => guest.directories_moved(),
+            false => guest.links_moved(),
         }
         Ok(Answer::Value(0))
     }
@@ -305,8 +307,10 @@ impl Supervision {
             self.ledger.remove(&id);
         }
         let is_directory = |stat: &rustix::fs::Statx| Seen::is_a_directory(stat);
-        if is_directory(&moved) || replaced.as_ref().is_some_and(is_directory) {
-            self.service().guest.directories_moved();
+        let guest = &mut self.service().guest;
+        match is_directory(&moved) || replaced.as_ref().is_some_and(is_directory) {
+            true => guest.directories_moved(),
+            false => guest.links_moved(),
         }
         Ok(Answer::Value(0))
     }

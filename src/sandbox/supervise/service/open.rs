@@ -5,12 +5,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fcntl_setfl, ftruncate, openat};
+use rustix::fs::{MemfdFlags, Mode, OFlags, fcntl_setfl, ftruncate, memfd_create, openat};
 use rustix::io::Errno;
 
 use crate::vocab::mode_on_disk;
 
-use super::super::guest::{Content, Found, Last, Node, Opened, Quick, Slot, TreeId, look};
+use super::super::credentials::Capability;
+use super::super::guest::{Content, Found, Last, Near, Node, Opened, Slot, TreeId, look};
 use super::super::listener::Answer;
 use super::super::permission::{EXECUTE, READ, Seen, WRITE};
 use super::super::procfs::{self, Entry};
@@ -108,17 +109,25 @@ impl Supervision {
         if flags.contains(OFlags::TMPFILE) {
             return self.open_nameless(caller, path.at, text, &how, flags.contains(OFlags::EXCL));
         }
-        if !how.exclusively {
-            let (guest, asker) = self.scene(caller)?;
-            let quick = how.flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-            match guest.open_quickly(&asker, path.at, text, quick)? {
-                Quick::Opened(fd, tree) => return self.opened(caller, fd, tree, &how),
-                Quick::Failed(Errno::NOENT) if how.creates => {}
-                // A FIFO without a reader, perhaps.
-                Quick::Failed(Errno::NXIO) if how.waits => {}
-                Quick::Failed(errno) => return Err(errno),
-                Quick::Unknown => return self.open_slowly(caller, path.at, text, &how),
+        let may_open_all = self.credentials(caller)?.may(Capability::DacOverride);
+        let (guest, asker) = self.scene(caller)?;
+        if !how.exclusively
+            && may_open_all
+            && let Some(Near { directory, name }) = guest.near(&asker, path.at, text)?
+        {
+            let quick =
+                how.flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match openat(&*directory.fd, name, quick, Mode::empty()) {
+                Ok(fd) => return self.opened(caller, fd, directory.tree, &how),
+                Err(Errno::NOENT) if how.creates => {}
+                // A link; or a FIFO without a reader, perhaps.
+                Err(Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => {
+                    return self.open_slowly(caller, path.at, text, &how);
+                }
+                Err(errno) => return Err(errno),
             }
+        } else if !how.exclusively {
+            return self.open_slowly(caller, path.at, text, &how);
         }
         if !how.creates {
             return self.open_slowly(caller, path.at, text, &how);
@@ -383,13 +392,28 @@ impl Supervision {
         if how.flags.contains(OFlags::DIRECTORY) && !node.is_directory() {
             return Err(Errno::NOTDIR);
         }
+        // The kernel gives no caller a descriptor of this kind. One for reading does what it is used for.
+        let reading = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = match node {
-            Node::Opened(opened) => own(opened.fd)?,
-            Node::Proc(entry @ Entry::Directory { .. }) => procfs::open_directory(guest, &entry)?,
+            Node::Opened(opened) => {
+                let kind = u32::from(opened.stat.stx_mode) & libc::S_IFMT;
+                match kind == libc::S_IFREG || kind == libc::S_IFDIR {
+                    true => guest.reopen(opened.fd.as_fd(), reading)?,
+                    false => {
+                        let token = memfd_create(c"path", MemfdFlags::CLOEXEC)?;
+                        guest.stands_for(&token, opened.fd, opened.tree)?;
+                        token
+                    }
+                }
+            }
+            Node::Proc(entry @ Entry::Directory { .. }) => {
+                let fd = procfs::open_directory(guest, &entry)?;
+                guest.reopen(fd.as_fd(), reading | OFlags::DIRECTORY)?
+            }
             Node::Proc(Entry::File { path } | Entry::Written { path, .. }) => openat(
                 &**guest.proc(),
                 path.as_slice(),
-                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                reading | OFlags::NOFOLLOW,
                 Mode::empty(),
             )?,
             Node::Proc(Entry::Link { .. } | Entry::Object { .. }) => return Err(Errno::LOOP),

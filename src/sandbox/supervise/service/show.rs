@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use rustix::fs::{AtFlags, Statx, StatxFlags, readlinkat, statx};
 use rustix::io::Errno;
 
-use super::super::guest::{Node, place_of};
+use super::super::guest::{Near, Node, look, place_of};
 use super::super::listener::Answer;
 use super::super::permission::{EXECUTE, READ, WRITE};
 use super::super::procfs::{self, Entry};
@@ -27,8 +27,7 @@ impl Supervision {
         if flags & !known.cast_unsigned() != 0 {
             return Err(Errno::INVAL);
         }
-        let node = self.find(caller, path, flags)?;
-        let stat = self.stat_of(&node, None)?;
+        let stat = self.stat_at(caller, path, flags, None)?;
         caller.memory().write(out, &old_form(&self.told(stat)))?;
         Ok(Answer::Value(0))
     }
@@ -47,14 +46,22 @@ impl Supervision {
 
     fn look_behind(&mut self, caller: &Caller, descriptor: i32) -> Result<Statx, Errno> {
         let place = match descriptor {
-            0.. => place_of(caller.thread, descriptor)?,
+            0.. | libc::AT_FDCWD => place_of(caller.thread, descriptor)?,
             _ => return Err(Errno::BADF),
         };
-        let proc = self.service().guest.proc().clone();
-        statx(&*proc, place.as_slice(), AtFlags::empty(), NEEDED).map_err(|errno| match errno {
-            Errno::NOENT => Errno::BADF,
-            errno => errno,
-        })
+        let guest = &self.service().guest;
+        let flags = AtFlags::empty();
+        let stat =
+            statx(&**guest.proc(), place.as_slice(), flags, NEEDED).map_err(
+                |errno| match errno {
+                    Errno::NOENT => Errno::BADF,
+                    errno => errno,
+                },
+            )?;
+        match guest.token(&stat) {
+            Some((file, _)) => look(file.as_fd()),
+            None => Ok(stat),
+        }
     }
 
     pub(super) fn statx(
@@ -75,8 +82,7 @@ impl Supervision {
             return Err(Errno::INVAL);
         }
         let mask = StatxFlags::from_bits_retain(mask);
-        let node = self.find(caller, path, flags)?;
-        let stat = self.stat_of(&node, Some(mask))?;
+        let stat = self.stat_at(caller, path, flags, Some(mask))?;
         let stat = self.told(stat);
         // SAFETY: the structure has no padding (its gaps are named fields), the kernel has filled all of it, and any of its
         // bytes is a valid u8; the slice ends with this function's local.
@@ -85,6 +91,37 @@ impl Supervision {
         };
         caller.memory().write(out, bytes)?;
         Ok(Answer::Value(0))
+    }
+
+    /// Returns what the kernel shows of what a path leads to.
+    fn stat_at(
+        &mut self,
+        caller: &Caller,
+        path: Path,
+        flags: u32,
+        mask: Option<StatxFlags>,
+    ) -> Result<Statx, Errno> {
+        let may_be_empty = flags & libc::AT_EMPTY_PATH.cast_unsigned() != 0;
+        let text = match path.address {
+            0 if may_be_empty => Default::default(),
+            address => caller.memory().path(address)?,
+        };
+        if text.is_empty() && may_be_empty && mask.is_none_or(|mask| NEEDED.contains(mask)) {
+            return self.look_behind(caller, path.at);
+        }
+        let (guest, asker) = self.scene(caller)?;
+        if !text.is_empty()
+            && let Some(Near { directory, name }) = guest.near(&asker, path.at, text.to_bytes())?
+        {
+            let mask = mask.unwrap_or(NEEDED) | NEEDED;
+            let stat = statx(&*directory.fd, name, AtFlags::SYMLINK_NOFOLLOW, mask)?;
+            let is_link = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFLNK;
+            if !is_link || flags & libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() != 0 {
+                return Ok(stat);
+            }
+        }
+        let node = self.find_text(caller, path.at, &text, flags)?;
+        self.stat_of(&node, mask)
     }
 
     /// Returns what the kernel shows; more than was seen already only if `mask` wants it.
@@ -137,8 +174,8 @@ impl Supervision {
         if mode & !7 != 0 || flags & !known.cast_unsigned() != 0 {
             return Err(Errno::INVAL);
         }
-        let node = self.find(caller, path, flags & !libc::AT_EACCESS.cast_unsigned())?;
-        let stat = self.stat_of(&node, None)?;
+        let lookup = flags & !libc::AT_EACCESS.cast_unsigned();
+        let stat = self.stat_at(caller, path, lookup, None)?;
         let seen = self.truth().of(&stat);
         let who = self.credentials(caller)?;
         let wants = mode & (READ | WRITE | EXECUTE);
@@ -158,7 +195,7 @@ impl Supervision {
         let is_file = matches!(seen.mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
         if wants & WRITE != 0
             && is_file
-            && let Node::Opened(opened) = &node
+            && let Node::Opened(opened) = self.find(caller, path, lookup)?
         {
             self.check_writable(opened.tree)?;
         }
@@ -176,17 +213,23 @@ impl Supervision {
             return Err(Errno::INVAL);
         }
         let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
-        let node = self.find(caller, path, flags.cast_unsigned())?;
-        let mut text = match node {
+        let text = caller.memory().path(path.address)?;
+        if !text.is_empty() {
+            let (guest, asker) = self.scene(caller)?;
+            if let Some(Near { directory, name }) = guest.near(&asker, path.at, text.to_bytes())? {
+                let text = readlinkat(&*directory.fd, name, Vec::new())?.into_bytes();
+                return give_text(caller, text, out, size);
+            }
+        }
+        let node = self.find_text(caller, path.at, &text, flags.cast_unsigned())?;
+        let text = match node {
             Node::Opened(opened) if opened.is_link() => {
                 readlinkat(&*opened.fd, EMPTY, Vec::new())?.into_bytes()
             }
             Node::Proc(Entry::Link { text, .. } | Entry::Object { text, .. }) => text,
             _ => return Err(Errno::INVAL),
         };
-        text.truncate(size as usize);
-        caller.memory().write(out, &text)?;
-        Ok(Answer::Value(text.len() as i64))
+        give_text(caller, text, out, size)
     }
 
     pub(super) fn getcwd(&mut self, caller: &Caller, out: u64, size: u64) -> Result<Answer, Errno> {
@@ -229,6 +272,13 @@ impl Supervision {
         caller.memory().write(out, &bytes)?;
         Ok(Answer::Value(0))
     }
+}
+
+/// Writes the text of a link, or as much of it as there is room for.
+fn give_text(caller: &Caller, mut text: Vec<u8>, out: u64, size: u32) -> Result<Answer, Errno> {
+    text.truncate(size as usize);
+    caller.memory().write(out, &text)?;
+    Ok(Answer::Value(text.len() as i64))
 }
 
 /// Returns a device's number as `struct stat` has it.

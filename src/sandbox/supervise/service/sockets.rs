@@ -254,19 +254,25 @@ impl Supervision {
         Ok(Answer::Value(sent as i64))
     }
 
-    /// Messages with a name in the tree are refused here: what comes with them (descriptors) cannot be sent for another.
-    pub(super) fn sendmsg(&mut self, caller: &Caller) -> Result<Answer, Errno> {
-        let mut header = [0; 16];
-        caller.memory().read(caller.arguments[1], &mut header)?;
-        let name = u64::from_ne_bytes(header[..8].try_into().expect("eight bytes"));
-        let length = u32::from_ne_bytes(header[8..12].try_into().expect("four bytes"));
-        if name == 0 || length == 0 {
-            return Ok(Answer::Continue);
+    /// Messages to a name in the tree are refused here: what comes with them (descriptors) cannot be sent for another.
+    pub(super) fn sendmsg(&mut self, caller: &Caller, count: u32) -> Result<Answer, Errno> {
+        /// `struct mmsghdr`: a header and a length. The kernel takes no more of them.
+        const STEP: u64 = 64;
+        const MOST: u32 = 1024;
+        for at in 0..u64::from(count.min(MOST)) {
+            let mut header = [0; 16];
+            let message = caller.arguments[1].wrapping_add(at * STEP);
+            caller.memory().read(message, &mut header)?;
+            let name = u64::from_ne_bytes(header[..8].try_into().expect("eight bytes"));
+            let length = u32::from_ne_bytes(header[8..12].try_into().expect("four bytes"));
+            if name != 0
+                && length != 0
+                && let Address::Path(_) = address(caller, name, length)?
+            {
+                return Err(Errno::ACCESS);
+            }
         }
-        match address(caller, name, length)? {
-            Address::Path(_) => Err(Errno::ACCESS),
-            Address::Other => Ok(Answer::Continue),
-        }
+        Ok(Answer::Continue)
     }
 }
 

@@ -162,6 +162,7 @@ fn status(line: &[u8], who: &Credentials) -> Vec<u8> {
         }
         b"Umask" => format!("Umask:\t{:04o}", who.umask),
         b"TracerPid" => "TracerPid:\t0".to_owned(),
+        b"NoNewPrivs" => format!("NoNewPrivs:\t{}", u8::from(who.no_new_privileges)),
         b"CapInh" => format!("CapInh:\t{:016x}", capabilities.inheritable),
         b"CapPrm" => format!("CapPrm:\t{:016x}", capabilities.permitted),
         b"CapEff" => format!("CapEff:\t{:016x}", capabilities.effective),
