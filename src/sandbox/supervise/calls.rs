@@ -81,6 +81,7 @@ pub(super) enum Operation {
     Symlinkat,
     Truncate,
     Umask,
+    Uname,
     Unlink,
     Unlinkat,
     Utime,
@@ -101,7 +102,7 @@ enum When {
 use Operation as O;
 use When::{Always, Given, Is};
 
-const UNIX: &[u32] = &[libc::AF_UNIX as u32];
+const FAMILIES: &[u32] = &[libc::AF_UNIX as u32, libc::AF_NETLINK as u32];
 const OWN_RESOURCE: &[u32] = &[credentials::RESOURCE];
 /// DUMPABLE, KEEPCAPS, CAPBSET, SECUREBITS, PTRACER, NO_NEW_PRIVS, CAP_AMBIENT.
 const OPTIONS: &[u32] = &[4, 7, 8, 23, 24, 27, 28, 0x5961_6d61, 38, 39, 47];
@@ -162,7 +163,7 @@ const HELD: &[(Operation, [u32; 2], When)] = &[
     (O::Sendmsg,          [ 46, 211], Always),
     (O::Sendto,           [ 44, 206], Given(4)),
     (O::Setxattr,         [188,   5], Always),
-    (O::Socket,           [ 41, 198], Is(0, UNIX)),
+    (O::Socket,           [ 41, 198], Is(0, FAMILIES)),
     (O::Stat,             [  4,   N], Always),
     (O::Statfs,           [137,  43], Always),
     (O::Statx,            [332, 291], Always),
@@ -170,6 +171,7 @@ const HELD: &[(Operation, [u32; 2], When)] = &[
     (O::Symlinkat,        [266,  36], Always),
     (O::Truncate,         [ 76,  45], Always),
     (O::Umask,            [ 95, 166], Always),
+    (O::Uname,            [ 63, 160], Always),
     (O::Unlink,           [ 87,   N], Always),
     (O::Unlinkat,         [263,  35], Always),
     (O::Utime,            [132,   N], Always),

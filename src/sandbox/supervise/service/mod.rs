@@ -64,11 +64,12 @@ pub(in crate::sandbox) struct Service {
     execution: execution::Execution,
     /// Where copies of programs lie.
     scratch: OwnedFd,
+    hostname: String,
 }
 
 impl Service {
     /// Begins with a root in which everything is mounted. `scratch` is a directory of the command's own.
-    pub(in crate::sandbox) fn new(guest: Guest, scratch: OwnedFd) -> Service {
+    pub(in crate::sandbox) fn new(guest: Guest, scratch: OwnedFd, hostname: String) -> Service {
         Service {
             guest,
             family: Family::default(),
@@ -81,6 +82,7 @@ impl Service {
             rooms: rooms::Rooms::default(),
             execution: execution::Execution::default(),
             scratch,
+            hostname,
         }
     }
 }
@@ -186,6 +188,7 @@ impl Supervision {
             O::Sendmsg => self.sendmsg(caller, 1),
             O::Sendmmsg => self.sendmsg(caller, number(2)),
             O::Umask => self.umask(caller),
+            O::Uname => self.uname(caller),
             O::Prctl => self.prctl(caller),
             O::Kill => self.kill(caller),
             O::OfProcess(argument) => self.of_process(caller, usize::from(argument)),

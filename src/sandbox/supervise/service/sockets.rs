@@ -60,9 +60,13 @@ enum Address {
 
 impl Supervision {
     pub(super) fn socket(&mut self, caller: &Caller) -> Result<Answer, Errno> {
-        // Others are held only where there is to be no network. Netlink tells of interfaces, which are no secret.
+        // Others are held only where there is to be no network. Netlink tells of interfaces, which are no secret; the audit
+        // system's is not for a container.
         match caller.number(0).cast_signed() {
             libc::AF_UNIX => {}
+            libc::AF_NETLINK if caller.number(2).cast_signed() == libc::NETLINK_AUDIT => {
+                return Err(Errno::PROTONOSUPPORT);
+            }
             libc::AF_NETLINK => return Ok(Answer::Continue),
             _ => return Err(Errno::AFNOSUPPORT),
         }
