@@ -27,9 +27,7 @@ use crate::plan::{Graph, Op};
 use crate::sandbox;
 use crate::solve::{Schedule, Solution, StepResult, probe};
 use crate::store::Store;
-use crate::vocab::{
-    BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId,
-};
+use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId};
 use crate::worker::Machine;
 
 pub use crate::plan::OutlineMount;

@@ -9,7 +9,7 @@ use crate::rootfs::lookup_user;
 use crate::sandbox::{self, Emulator, Exit, GroupError, RunError, RunSpec};
 use crate::solve::{Job, StepError, StepResult};
 use crate::store::PendingLayer;
-use crate::vocab::{CancelReason, Event, ExitCode, Stream, VertexId};
+use crate::vocab::{CancelReason, Event, ExitCode, Rung, Stream, VertexId};
 
 use super::Machine;
 use super::memory::Memory;
@@ -58,8 +58,12 @@ impl Machine<'_> {
         let group = group.transpose().map_err(|error| no_group(&error))?;
         let group = group.map(Arc::new);
         let memory = Memory::watch(group.clone());
+        let scratch = match sandbox::entered_rung() {
+            Some(Rung::Paths) => Some(scratch(&layer)?),
+            _ => None,
+        };
         let spec = RunSpec {
-            scratch: None,
+            scratch,
             root: root.fd()?,
             argv: run.argv.clone(),
             env,
@@ -171,6 +175,19 @@ fn if_full(layer: &PendingLayer, error: StepError) -> StepError {
         }
         _ => error,
     }
+}
+
+/// Makes a directory that goes with the layer's own, whether that is sealed or not.
+fn scratch(layer: &PendingLayer) -> Result<OwnedFd, StepError> {
+    let path = layer.work().join("command");
+    let open = || {
+        std::fs::create_dir(&path)?;
+        std::fs::File::open(&path)
+    };
+    open().map(OwnedFd::from).map_err(|error| {
+        let message = format!("cannot make `{}`", path.display());
+        StepError::new(ExitCode::Sandbox, message).caused_by(&error)
+    })
 }
 
 fn no_group(error: &GroupError) -> StepError {

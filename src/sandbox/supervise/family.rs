@@ -75,10 +75,6 @@ impl Family {
     pub(in crate::sandbox) fn processes(&self) -> impl Iterator<Item = i32> {
         self.executables.keys().copied()
     }
-
-    pub(in crate::sandbox) fn is_empty(&self) -> bool {
-        self.processes.is_empty()
-    }
 }
 
 #[cfg(test)]

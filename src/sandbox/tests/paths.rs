@@ -244,7 +244,7 @@ fn mounts() {
     fs::write(cache.path().join("kept"), "kept\n").unwrap();
     let context = TempDir::new().unwrap();
     fs::write(context.path().join("source"), "source\n").unwrap();
-    std::os::unix::fs::symlink("/yard", context.path().join("out")).unwrap();
+    symlink("/yard", context.path().join("out")).unwrap();
     let tree = |target: &str, directory: &TempDir, read_only| RunMount {
         target: target.into(),
         source: MountSource::Tree {

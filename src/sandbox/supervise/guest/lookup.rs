@@ -47,6 +47,10 @@ pub(in crate::sandbox) enum Last {
 
 /// Something that was found.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what is nearly always found"
+)]
 pub(in crate::sandbox) enum Node {
     Opened(Opened),
     Proc(Entry),

@@ -35,6 +35,9 @@ pub(in crate::sandbox) enum Content {
     Proc,
 }
 
+/// Files by the device and inode of what stands for them.
+pub(super) type Tokens = HashMap<(u32, u32, u64), (Rc<OwnedFd>, Option<TreeId>)>;
+
 /// A root, and what supervised processes have as their directories.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Guest {
@@ -42,7 +45,7 @@ pub(in crate::sandbox) struct Guest {
     pub(super) directories: Directories,
     pub(super) parents: Parents,
     /// By device and inode: what a descriptor stands for that could not be passed.
-    pub(super) tokens: HashMap<(u32, u32, u64), (Rc<OwnedFd>, Option<TreeId>)>,
+    pub(super) tokens: Tokens,
     /// The host's /proc.
     proc: Rc<OwnedFd>,
     /// The kernel resolves what leads to /proc by itself: the root is a real one.
@@ -63,7 +66,7 @@ impl Guest {
             trees: Vec::new(),
             directories: Directories::default(),
             parents: Parents::default(),
-            tokens: HashMap::new(),
+            tokens: Tokens::new(),
             proc: Rc::new(proc),
             kernel_has_proc: true,
         };

@@ -297,12 +297,14 @@ impl Supervision {
     fn record(&mut self, stat: &rustix::fs::Statx, change: impl FnOnce(&mut Attributes)) {
         let id = file_id(stat);
         let on_disk = u32::from(stat.stx_mode) & 0o7777;
-        let mut attributes = self.ledger.remove(&id).unwrap_or(Attributes {
+        let mut attributes = self.ledger.get(&id).cloned().unwrap_or(Attributes {
             mode: on_disk,
             ..Attributes::default()
         });
         change(&mut attributes);
-        if !attributes.is_plain(on_disk) {
+        if attributes.is_plain(on_disk) {
+            self.ledger.remove(&id);
+        } else {
             self.ledger.insert(id, attributes);
         }
     }

@@ -240,7 +240,7 @@ fn mounted(guest: &Guest) -> Vec<(&'static str, Vec<u8>, &'static str)> {
             (kind, path, if tree.read_only { "ro" } else { "rw" })
         })
         .collect();
-    all.sort_by(|(_, one, _), (_, other, _)| one.len().cmp(&other.len()));
+    all.sort_by_key(|(_, path, _)| path.len());
     all
 }
 
