@@ -76,13 +76,19 @@ pub(super) fn counted(counter: &Path) -> Option<u64> {
     field(&fs::read_to_string(counter).ok()?, "oom_kill")
 }
 
+/// Memory is charged in batches, for each processor: a peak may stay that far below its limit.
+const CHARGE: u64 = 1 << 20;
+
 /// Tells whether a group came to its own memory limit.
 pub(super) fn reached_limit(group: &Path, version: Version) -> bool {
     match version {
-        // Where both limits are the same, the second is counted.
-        Version::One => ["memory.failcnt", "memory.memsw.failcnt"]
-            .into_iter()
-            .any(|name| text(group, name).is_some_and(|count| count != "0")),
+        // By the peaks of memory and of memory and swap: kernels of today do not count the failures.
+        Version::One => ["memory", "memory.memsw"].into_iter().any(|kind| {
+            let number = |name| text(group, &format!("{kind}.{name}"))?.parse::<u64>().ok();
+            number("max_usage_in_bytes")
+                .zip(number("limit_in_bytes"))
+                .is_some_and(|(peak, limit)| peak.saturating_add(CHARGE) >= limit)
+        }),
         Version::Two => {
             text(group, "memory.events").is_some_and(|text| field(&text, "oom") != Some(0))
         }
