@@ -12,7 +12,7 @@ use super::trouble::Trouble;
 /// Rungs that are taken without being asked for.
 ///
 /// The others confine a command, but what gives its files their owners, and paths their meaning, is not there yet.
-const AUTOMATIC: &[Rung] = &[Rung::Ns, Rung::NsFull, Rung::NsSub];
+const AUTOMATIC: &[Rung] = &[Rung::Ns, Rung::NsFull, Rung::NsSub, Rung::Paths];
 
 /// What the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, fcntl_setfl, fstat, makedev, mkdirat, openat};
+use rustix::fs::{FileType, Mode, OFlags, Statx, fcntl_setfl, fstat, makedev, mkdirat, openat};
 use rustix::io::Errno;
 
 use crate::vocab::{Attributes, DeviceNumber, mode_on_disk};
@@ -29,11 +29,34 @@ pub(in crate::sandbox) const HARMLESS: [(&str, u32, u32); 7] = [
 const TERMINAL: u32 = 136;
 
 /// The terminals that the command has made.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Devices {
     terminals: Vec<u32>,
+    /// The files that were opened last for each.
+    opened: Vec<((u32, u32), Statx)>,
     /// Where they are shown.
     directory: Option<OwnedFd>,
+}
+
+impl std::fmt::Debug for Devices {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Devices")
+            .field("terminals", &self.terminals)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Devices {
+    /// Returns the file for which a device was opened: programs look whether both are one.
+    pub(super) fn file_of(&self, device: &Statx) -> Option<Statx> {
+        let is_device = u32::from(device.stx_mode) & libc::S_IFMT == libc::S_IFCHR;
+        let numbers = (device.stx_rdev_major, device.stx_rdev_minor);
+        let (_, file) = self
+            .opened
+            .iter()
+            .find(|(other, _)| is_device && *other == numbers)?;
+        Some(*file)
+    }
 }
 
 impl Supervision {
@@ -67,12 +90,16 @@ impl Supervision {
     pub(super) fn open_device(
         &mut self,
         caller: &Caller,
-        device: DeviceNumber,
+        (file, device): (&Statx, DeviceNumber),
         flags: OFlags,
         waits: bool,
         close_on_exec: bool,
     ) -> Result<Answer, Errno> {
         let fd = self.open_real(caller, device, flags)?;
+        let numbers = (device.major, device.minor);
+        let opened = &mut self.service().devices.opened;
+        opened.retain(|(other, _)| *other != numbers);
+        opened.push((numbers, *file));
         if waits {
             fcntl_setfl(&fd, flags & OFlags::APPEND)?;
         }

@@ -153,6 +153,7 @@ impl Supervision {
         let seen = self.truth().of(&stat);
         self.check_openable(&seen, Some(tree), how)?;
         if let Some(device) = seen.device {
+            let device = (&stat, device);
             return self.open_device(caller, device, how.flags, how.waits, how.close_on_exec);
         }
         if seen.mode & libc::S_IFMT == libc::S_IFIFO
@@ -248,6 +249,7 @@ impl Supervision {
             who.check_owner(&seen)?;
         }
         if let Some(device) = seen.device {
+            let device = (&opened.stat, device);
             return self.open_device(caller, device, how.flags, how.waits, how.close_on_exec);
         }
         let is_fifo = seen.mode & libc::S_IFMT == libc::S_IFIFO;

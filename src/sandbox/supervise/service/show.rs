@@ -60,7 +60,7 @@ impl Supervision {
             )?;
         match guest.token(&stat) {
             Some((file, _)) => look(file.as_fd()),
-            None => Ok(stat),
+            None => Ok(self.service().devices.file_of(&stat).unwrap_or(stat)),
         }
     }
 
