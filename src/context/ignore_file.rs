@@ -152,8 +152,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = temp.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
         }
         let dockerfile = dockerfile.map(|name| temp.path().join(name));
         let found = ignore_file(&temp.path().join("context"), dockerfile.as_deref()).unwrap();
@@ -192,18 +192,18 @@ mod tests {
     fn what_is_no_text_file_is_refused_and_a_fifo_does_not_block() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join(".dockerignore");
-        std::fs::write(&path, b"\xff").unwrap();
+        fs::write(&path, b"\xff").unwrap();
         assert!(matches!(
             ignore_file(temp.path(), None),
             Err(ContextError::NotText { .. })
         ));
-        std::fs::remove_file(&path).unwrap();
-        std::fs::create_dir(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
         assert!(matches!(
             ignore_file(temp.path(), None),
             Err(ContextError::NotAFile { .. })
         ));
-        std::fs::remove_dir(&path).unwrap();
+        fs::remove_dir(&path).unwrap();
         let flags = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(CWD, &path, flags, Mode::RUSR, 0).unwrap();
         assert!(matches!(

@@ -5,6 +5,7 @@
 //! u8 2                                     map the ids of my user namespace
 //! u8 3, with one descriptor                register the emulators in this mount and keep it
 //! u8 4 | u64 capabilities, with two          supervise me: a listener, and my root
+//! u8 5 | uid | gid | mode, with one          write down whose this file is
 //!
 //! answer: u8 0, or a report of what failed
 //! ```
@@ -21,6 +22,7 @@ use super::control;
 use super::mount::Mount;
 use super::report::{At, Failure, Report, Stage};
 use super::stub::Stub;
+use super::wire::Reader;
 
 /// Longest message: a name of 255 bytes with its times, or a report.
 const LONGEST: usize = 4096;
@@ -39,6 +41,16 @@ pub(super) enum Errand {
     MapIds,
     Register(Mount),
     Supervise(Supervise),
+    Own(Owned),
+}
+
+/// A file that the inner half has made and cannot give away.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) file: OwnedFd,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mode: u32,
 }
 
 /// What the supervisor needs of the command.
@@ -81,6 +93,14 @@ impl Errands {
         let mut message = vec![4];
         message.extend(request.capabilities.to_le_bytes());
         self.ask(&message, &[request.listener.as_fd(), request.root.as_fd()])
+    }
+
+    pub(super) fn own(&self, owned: &Owned) -> Result<(), Failure> {
+        let mut message = vec![5];
+        for number in [owned.uid, owned.gid, owned.mode] {
+            message.extend(number.to_le_bytes());
+        }
+        self.ask(&message, &[owned.file.as_fd()])
     }
 
     fn ask(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
@@ -138,6 +158,16 @@ fn decode(what: u8, rest: &[u8], mut fds: Vec<OwnedFd>) -> Option<Errand> {
             listener: fds.pop()?,
             capabilities: u64::from_le_bytes(rest.try_into().ok()?),
         }),
+        (5, 1) => {
+            let mut reader = Reader(rest);
+            let owned = Owned {
+                file: fds.pop()?,
+                uid: reader.u32()?,
+                gid: reader.u32()?,
+                mode: reader.u32()?,
+            };
+            Errand::Own(reader.finish(owned)?)
+        }
         _ => return None,
     })
 }

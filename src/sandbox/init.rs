@@ -24,7 +24,7 @@ use crate::vocab::Ledger;
 use super::bare;
 use super::control;
 use super::emulate::{self, Registered};
-use super::errand::{self, Desk, Errand, Errands, Supervise};
+use super::errand::{self, Desk, Errand, Errands, Owned, Supervise};
 use super::inner::{self, Handover};
 use super::instructions::Instructions;
 use super::mount::Mount;
@@ -342,11 +342,17 @@ impl Supervisor<'_> {
                 self.instance = Some(instance);
                 done
             }
+            Errand::Own(owned) => self.write_down(&owned).at(Stage::Supervision, ""),
             Errand::Supervise(request) => self.begin(request).at(Stage::Supervision, ""),
         });
         desk.answer(done);
         self.desk = Some(desk);
         true
+    }
+
+    fn write_down(&mut self, owned: &Owned) -> Result<(), Errno> {
+        let plan = self.charge.plan.as_mut().ok_or(Errno::INVAL)?;
+        plan.own(owned.file.as_fd(), owned.uid, owned.gid, owned.mode)
     }
 
     /// Begins to supervise.

@@ -55,7 +55,7 @@ pub(super) fn resolve(ulimits: &[Ulimit]) -> Result<Vec<Limit>, RunError> {
         .collect()
 }
 
-/// What the kernel's number of a name is.
+/// The limit that carries a supervised process's credentials.
 pub(super) const LOCKS: u32 = libc::RLIMIT_LOCKS;
 
 /// Sets the limits of this process. What may not be raised stays at the present hard limit.

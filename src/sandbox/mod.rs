@@ -14,6 +14,9 @@
 //!        ◄── report ──────────  waits; removes mount points         (failure: one report; success: silence)
 //! ```
 //!
+//! A command whose request has a ledger is supervised besides (see [`supervise`]): it has one real id, and the outer half answers
+//! the calls that show or change who it is and what its files are.
+//!
 //! In: a root as a mount, a command with its environment, ids and limits, what else it sees, devices, emulators. Out: the output as it comes, and how the command
 //! ended. The room does not know images, Dockerfiles or where the root comes from; it makes no overlay and reads no
 //! `/etc/passwd` of an image.

@@ -95,7 +95,11 @@ pub(super) fn make(instructions: &Instructions) -> Result<Mount, Failure> {
             gid,
         } = &mount.source
         {
-            let owner = Some((*uid, *gid));
+            // Under supervision there is nobody to give it to but by word.
+            let owner = match instructions.supervised {
+                None => Some((*uid, *gid)),
+                Some(_) => None,
+            };
             write(
                 &private,
                 FIRST_MOUNT + number,

@@ -17,6 +17,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, StatFs, fstat, openat, statfs};
 use rustix::io::Errno;
 
 use super::device::{Device, Maker};
+use super::errand::{Errands, Owned};
 use super::ground::{Ground, Place};
 use super::inner::Handover;
 use super::instructions::{Instructions, PlannedMount, PlannedSource};
@@ -115,6 +116,9 @@ pub(super) fn build(
     // Before anything covers the surroundings' own.
     let proc = proc(is_insecure)?;
     let private = private::make(instructions)?;
+    if instructions.supervised.is_some() {
+        give_by_word(&private, instructions, errands)?;
+    }
     let mut maker = Maker::new(&private);
     let mut devices = maker.of_every_command()?;
     if is_insecure {
@@ -173,6 +177,29 @@ pub(super) fn build(
         ground.attach(&mount, &place, target)?;
     }
     Ok(open_null)
+}
+
+/// Has the supervisor say whose the files are that are mounted.
+fn give_by_word(
+    private: &Mount,
+    instructions: &Instructions,
+    errands: &Errands,
+) -> Result<(), Failure> {
+    for (number, mount) in instructions.mounts.iter().enumerate() {
+        if let PlannedSource::File { mode, uid, gid, .. } = mount.source
+            && (uid, gid) != (0, 0)
+        {
+            let file = child(private, &private::name(FIRST_MOUNT + number))
+                .at(Stage::Mounts, &mount.target)?;
+            errands.own(&Owned {
+                file,
+                uid,
+                gid,
+                mode,
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes what is to be mounted at `place`.

@@ -143,7 +143,7 @@ pub(in crate::sandbox) struct Table {
 const MOST: usize = 1 << 16;
 const MOST_GROUPS: usize = 1 << 22;
 /// The resource that carries the numbers.
-pub(in crate::sandbox) const RESOURCE: u32 = libc::RLIMIT_LOCKS;
+pub(in crate::sandbox) const RESOURCE: u32 = super::super::limits::LOCKS;
 
 impl Table {
     /// Makes the table for a command and gives its first process the first number.
@@ -249,7 +249,7 @@ mod tests {
     fn a_child_has_its_parents_credentials_until_it_gets_its_own() {
         // A shell that waits, with a child that waits.
         let mut shell = Command::new("/bin/sh")
-            .args(["-c", "read line; cat & echo $!; wait"])
+            .args(["-c", "read line; sleep 4717 & echo $!; wait"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

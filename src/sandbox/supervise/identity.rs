@@ -412,6 +412,14 @@ fn replaced(old: Ids, ids: [u32; 3], may_all: bool) -> Result<Ids, Errno> {
     if !may_all && ids.iter().any(|id| !known.contains(id)) {
         return Err(Errno::PERM);
     }
+    // What changes nothing leaves the file's id alone, too.
+    let is_same = |id: u32, old: &[u32]| id == NONE || old.iter().all(|old| *old == id);
+    if is_same(ids[0], &[old.real])
+        && is_same(ids[1], &[old.effective, old.file])
+        && is_same(ids[2], &[old.saved])
+    {
+        return Ok(old);
+    }
     let or = |id: u32, old: u32| if id == NONE { old } else { id };
     let effective = or(ids[1], old.effective);
     Ok(Ids {
@@ -424,4 +432,290 @@ fn replaced(old: Ids, ids: [u32; 3], may_all: bool) -> Result<Ids, Errno> {
 
 fn is_one_of(ids: Ids, id: u32) -> bool {
     [ids.real, ids.effective, ids.saved, ids.file].contains(&id)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+
+    use super::*;
+
+    /// A call of the list that one thread makes, with small ids and sets so that calls meet one another.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        SetUser(u32),
+        SetGroup(u32),
+        Exchange(u32, u32),
+        ExchangeGroup(u32, u32),
+        Replace([u32; 3]),
+        ReplaceGroup([u32; 3]),
+        FileUser(u32),
+        FileGroup(u32),
+        Capabilities([u64; 3]),
+        Control([u64; 3]),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let id = prop_oneof![4 => Just(0), 4 => 1_u32..4, 1 => Just(NONE)];
+        let set = prop_oneof![Just(0xa804_25fb_u64), Just(0), 0_u64..512];
+        let three = [id.clone(), id.clone(), id.clone()];
+        let option = prop_oneof![
+            // KEEPCAPS, CAPBSET_READ, SECUREBITS and CAP_AMBIENT; what is dropped from the bounding set does not come back.
+            (Just(7_u64), Just(0_u64), Just(0_u64)),
+            (Just(8), 0_u64..3, Just(0)),
+            (Just(23), 0_u64..45, Just(0)),
+            (Just(27), Just(0), Just(0)),
+            (
+                Just(28),
+                prop_oneof![
+                    Just(0_u64),
+                    Just(1 << 2),
+                    Just(1 << 4),
+                    Just(3),
+                    Just(1 << 6)
+                ],
+                Just(0)
+            ),
+            (Just(47), 0_u64..6, 0_u64..45),
+        ];
+        prop_oneof![
+            id.clone().prop_map(Step::SetUser),
+            id.clone().prop_map(Step::SetGroup),
+            (id.clone(), id.clone()).prop_map(|(r, e)| Step::Exchange(r, e)),
+            (id.clone(), id.clone()).prop_map(|(r, e)| Step::ExchangeGroup(r, e)),
+            three.clone().prop_map(Step::Replace),
+            three.prop_map(Step::ReplaceGroup),
+            id.clone().prop_map(Step::FileUser),
+            id.prop_map(Step::FileGroup),
+            [set.clone(), set.clone(), set].prop_map(Step::Capabilities),
+            option.prop_map(|(option, first, second)| Step::Control([option, first, second])),
+        ]
+    }
+
+    impl Step {
+        /// Does it to this thread.
+        fn perform(self) -> Result<i64, Errno> {
+            if let Step::Capabilities([permitted, effective, inheritable]) = self {
+                let set = CapabilitySet::from_bits_retain;
+                let sets = CapabilitySets {
+                    effective: set(effective),
+                    permitted: set(permitted),
+                    inheritable: set(inheritable),
+                };
+                return set_capabilities(None, sets).map(|()| 0);
+            }
+            let id = u64::from;
+            let (number, arguments) = match self {
+                Step::SetUser(uid) => (libc::SYS_setuid, [id(uid), 0, 0]),
+                Step::SetGroup(gid) => (libc::SYS_setgid, [id(gid), 0, 0]),
+                Step::Exchange(real, effective) => {
+                    (libc::SYS_setreuid, [id(real), id(effective), 0])
+                }
+                Step::ExchangeGroup(real, effective) => {
+                    (libc::SYS_setregid, [id(real), id(effective), 0])
+                }
+                Step::Replace(ids) => (libc::SYS_setresuid, ids.map(id)),
+                Step::ReplaceGroup(ids) => (libc::SYS_setresgid, ids.map(id)),
+                Step::FileUser(uid) => (libc::SYS_setfsuid, [id(uid), 0, 0]),
+                Step::FileGroup(gid) => (libc::SYS_setfsgid, [id(gid), 0, 0]),
+                Step::Control(arguments) => (libc::SYS_prctl, arguments),
+                Step::Capabilities(_) => unreachable!("done above"),
+            };
+            let [first, second, third] = arguments;
+            // SAFETY: takes numbers only; what changes is this thread, which the test made for it.
+            let result = unsafe { libc::syscall(number, first, second, third, 0, 0) };
+            match result {
+                0.. => Ok(result),
+                _ => Err(super::super::super::walk::errno(
+                    std::io::Error::last_os_error(),
+                )),
+            }
+        }
+
+        /// Does it to a value.
+        fn apply(self, who: &mut Credentials) -> Result<i64, Errno> {
+            let mut told = 0;
+            let new = match self {
+                Step::SetUser(uid) => who.set_user(uid)?,
+                Step::SetGroup(gid) => who.set_group(gid)?,
+                Step::Exchange(real, effective) => {
+                    who.set_real_and_effective_user(real, effective)?
+                }
+                Step::ExchangeGroup(real, effective) => {
+                    who.set_real_and_effective_group(real, effective)?
+                }
+                Step::Replace(ids) => who.set_all_users(ids)?,
+                Step::ReplaceGroup(ids) => who.set_all_groups(ids)?,
+                Step::FileUser(uid) => {
+                    told = i64::from(who.user.file);
+                    who.set_file_user(uid)
+                }
+                Step::FileGroup(gid) => {
+                    told = i64::from(who.group.file);
+                    who.set_file_group(gid)
+                }
+                Step::Capabilities([permitted, effective, inheritable]) => {
+                    who.set_capabilities(permitted, effective, inheritable)?
+                }
+                Step::Control([option, first, second]) => {
+                    let (value, new) = who
+                        .control([option, first, second, 0, 0])
+                        .expect("an option of identity")?;
+                    told = value;
+                    new.unwrap_or_else(|| who.clone())
+                }
+            };
+            *who = new;
+            Ok(told)
+        }
+    }
+
+    /// What the kernel says this thread is: ids, then capabilities.
+    fn of_this_thread() -> (Ids, Ids, [u64; 3]) {
+        let ids = |get: libc::c_long, file: libc::c_long| {
+            let mut ids = [0_u32; 3];
+            let [real, effective, saved] = &mut ids;
+            // SAFETY: the kernel writes three numbers to three live locals; the other call changes nothing, since no id is all
+            // ones.
+            let file = unsafe {
+                libc::syscall(get, &raw mut *real, &raw mut *effective, &raw mut *saved);
+                libc::syscall(file, u64::from(NONE))
+            };
+            let [real, effective, saved] = ids;
+            Ids {
+                real,
+                effective,
+                saved,
+                file: u32::try_from(file).unwrap(),
+            }
+        };
+        let sets = capabilities(None).unwrap();
+        (
+            ids(libc::SYS_getresuid, libc::SYS_setfsuid),
+            ids(libc::SYS_getresgid, libc::SYS_setfsgid),
+            [
+                sets.permitted.bits(),
+                sets.effective.bits(),
+                sets.inheritable.bits(),
+            ],
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// The kernel is the model: threads of root do the same for real.
+        #[test]
+        fn the_rules_are_the_kernels(steps in prop::collection::vec(step(), 1..12)) {
+            if !rustix::process::getuid().is_root() {
+                return Ok(());
+            }
+            let compare = move || {
+                let (user, group, [permitted, effective, inheritable]) = of_this_thread();
+                if user != Ids::all(0) || group != Ids::all(0) || effective != permitted {
+                    return Ok(());
+                }
+                let bounding = (0..=LAST_CAPABILITY)
+                    .filter(|bit| Step::Control([23, *bit, 0]).perform() == Ok(1))
+                    .fold(0, |set, bit| set | 1 << bit);
+                let mut who = Credentials::new(0, 0, &[], bounding);
+                who.capabilities.permitted = permitted;
+                who.capabilities.effective = effective;
+                who.capabilities.inheritable = inheritable;
+                for (number, step) in steps.iter().enumerate() {
+                    let said = (step.perform(), of_this_thread());
+                    let told = step.apply(&mut who);
+                    let sets = who.capabilities;
+                    let is = (
+                        told,
+                        (who.user, who.group, [sets.permitted, sets.effective, sets.inheritable]),
+                    );
+                    if said != is {
+                        return Err(format!("{number}: {steps:?}\nkernel {said:?}\nhere   {is:?}"));
+                    }
+                }
+                Ok(())
+            };
+            let compared = std::thread::spawn(compare).join().expect("does not panic");
+            prop_assert!(compared.is_ok(), "{}", compared.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn execution_gives_what_the_file_gives() {
+        let app = Credentials::new(1000, 1000, &[], 0xff);
+        let root = Credentials::new(0, 0, &[], 0xff);
+        let file = |uid, mode| Executable {
+            uid,
+            gid: 7,
+            mode,
+            capabilities: None,
+        };
+        let ids = |who: &Credentials| {
+            let sets = who.capabilities;
+            (
+                who.user.effective,
+                who.group.effective,
+                sets.permitted,
+                sets.effective,
+            )
+        };
+        let check = |who: &Credentials, file: &Executable, expected| {
+            let new = who.execute(file).unwrap();
+            assert_eq!(ids(&new), expected, "{file:?}");
+            assert_eq!(new.user.saved, new.user.effective);
+        };
+        check(&app, &file(0, 0o755), (1000, 1000, 0, 0));
+        check(&app, &file(0, 0o4755), (0, 1000, 0xff, 0xff));
+        check(&app, &file(0, 0o2755), (1000, 7, 0, 0));
+        check(&app, &file(0, 0o2745), (1000, 1000, 0, 0));
+        check(&root, &file(5, 0o4755), (5, 0, 0xff, 0));
+        let mut bound = app.clone();
+        bound.no_new_privileges = true;
+        check(&bound, &file(0, 0o6755), (1000, 1000, 0, 0));
+        let mut capable = file(0, 0o755);
+        let given = FileCapabilities {
+            permitted: 0x3,
+            inheritable: 0,
+            is_effective: true,
+        };
+        capable.capabilities = Some(given);
+        check(&app, &capable, (1000, 1000, 3, 3));
+        capable.capabilities = Some(FileCapabilities {
+            permitted: 0x100,
+            ..given
+        });
+        assert_eq!(app.execute(&capable), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn capabilities_of_files_are_read_in_every_version() {
+        let words = |words: &[u32]| -> Vec<u8> {
+            words.iter().flat_map(|word| word.to_le_bytes()).collect()
+        };
+        let expected = |permitted, is_effective| {
+            Some(FileCapabilities {
+                permitted,
+                inheritable: 0,
+                is_effective,
+            })
+        };
+        for (bytes, expected) in [
+            (words(&[0x0100_0001, 0x400, 0]), expected(0x400, true)),
+            (
+                words(&[0x0200_0000, 0x400, 0, 1, 0]),
+                expected(0x1_0000_0400, false),
+            ),
+            (
+                words(&[0x0300_0001, 0x400, 0, 0, 0, 0]),
+                expected(0x400, true),
+            ),
+            (words(&[0x0300_0001, 0x400, 0, 0, 0, 1000]), None),
+            (words(&[0x0200_0000, 0x400]), None),
+            (Vec::new(), None),
+        ] {
+            assert_eq!(FileCapabilities::parse(&bytes), expected, "{bytes:?}");
+        }
+    }
 }

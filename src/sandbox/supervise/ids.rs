@@ -145,6 +145,7 @@ impl Supervision {
                 numbers.push((set >> (32 * word) & 0xffff_ffff) as u32);
             }
         }
+        self.is_held(caller)?;
         caller.memory().write_numbers(address, &numbers)?;
         Ok(Answer::Value(0))
     }
@@ -188,6 +189,7 @@ impl Supervision {
             memory.read(caller.arguments[new], &mut [0; 16])?;
         }
         if caller.arguments[old] != 0 {
+            self.is_held(caller)?;
             let (soft, hard) = self.locks();
             let bytes = [soft.to_ne_bytes(), hard.to_ne_bytes()].concat();
             memory.write(caller.arguments[old], &bytes)?;
@@ -197,6 +199,7 @@ impl Supervision {
 
     /// The old form, with numbers as long as the architecture's.
     fn limit_of_long(&self, caller: &Caller) -> Result<Answer, Errno> {
+        self.is_held(caller)?;
         let (soft, hard) = self.locks();
         let address = caller.arguments[1];
         match caller.abi {

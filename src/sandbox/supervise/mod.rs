@@ -20,6 +20,7 @@
 //! real id.
 
 mod calls;
+mod change;
 pub(super) mod credentials;
 mod elf;
 mod exec;
@@ -27,20 +28,30 @@ mod family;
 mod guest;
 mod identity;
 mod ids;
+mod light;
 pub(super) mod listener;
+mod look;
+mod make;
 pub(super) mod memory;
+mod ownership;
 pub(super) mod passing;
 mod permission;
+mod place;
 mod procfs;
+mod program;
 mod ptrace;
 mod service;
+mod status;
 mod supervision;
 pub(super) mod traps;
+mod xattrs;
 
 pub(super) use calls::program as paths_program;
 pub(super) use family::Family;
 pub(super) use guest::{Asker, Found, Guest, Last, Node, look};
 pub(super) use permission::{Truth, file_id};
 pub(super) use service::{Followed, HARMLESS, Service, fill_listing};
+#[cfg(test)]
+pub(super) use status::Status;
 pub(super) use supervision::{Plan, Supervision};
 pub(super) use traps::Mode;

@@ -3,16 +3,23 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{CWD, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 
-use crate::vocab::Ledger;
+use crate::vocab::{Attributes, Ledger};
 
 use super::calls::Operation;
 use super::credentials::{Credentials, Table};
 use super::listener::{Answer, Listener, Notification};
 use super::memory::Memory;
+use super::ownership::Files;
 use super::service::Service;
+use super::status::Status;
 use super::traps::{Abi, Call, Decoder, Mode};
+
+/// `f_type` of procfs and sysfs.
+const PROC: i64 = 0x9fa0;
+const SYS: i64 = 0x6265_6572;
 
 /// What is known before the command is there.
 #[derive(Debug)]
@@ -28,6 +35,26 @@ pub(in crate::sandbox) struct Plan {
     pub(in crate::sandbox) ledger: Ledger,
 }
 
+impl Plan {
+    /// Writes down whose a file is that lies outside the root.
+    pub(in crate::sandbox) fn own(
+        &mut self,
+        file: BorrowedFd<'_>,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+    ) -> Result<(), Errno> {
+        let attributes = Attributes {
+            uid,
+            gid,
+            mode: mode & 0o7777,
+            ..Attributes::default()
+        };
+        self.ledger.insert(Status::of(file)?.id(), attributes);
+        Ok(())
+    }
+}
+
 /// What the outer half answers held calls with.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Supervision {
@@ -39,10 +66,18 @@ pub(in crate::sandbox) struct Supervision {
     pub(super) mode: Mode,
     /// The root directory, as the command sees it.
     pub(super) root: OwnedFd,
+    /// Some process may have another root.
+    pub(super) has_other_roots: bool,
+    /// This process's /proc.
+    pub(super) proc: OwnedFd,
+    /// The command's /proc.
+    pub(super) proc_device: Option<(u32, u32)>,
+    /// Its /sys.
+    sys_device: Option<(u32, u32)>,
     pub(super) table: Table,
-    pub(super) ledger: Ledger,
     /// For a command whose paths the kernel cannot resolve.
     pub(super) service: Option<Box<Service>>,
+    pub(super) files: Files,
 }
 
 /// A held call and who makes it.
@@ -96,7 +131,20 @@ impl Supervision {
         if plan.insecure {
             first = first.with_everything();
         }
+        let kernels = |name: &str, magic: i64| {
+            let fd = open(&root, name)?;
+            let is_kernels = fstatfs(&fd)?.f_type == magic;
+            Ok::<_, Errno>(match is_kernels {
+                true => Some(Status::of(&fd)?.device()),
+                false => None,
+            })
+        };
         Ok(Supervision {
+            proc_device: kernels("proc", PROC)?,
+            sys_device: kernels("sys", SYS)?,
+            proc: open(CWD, "/proc")?,
+            has_other_roots: plan.insecure,
+            files: Files::new(plan.ledger, root.as_fd())?,
             listener: Listener::from_fd(listener),
             decoder: Decoder::new(),
             preparing: Some(process),
@@ -104,7 +152,6 @@ impl Supervision {
             mode: plan.mode,
             root,
             table: Table::new(first, process)?,
-            ledger: plan.ledger,
             service: None,
         })
     }
@@ -134,7 +181,7 @@ impl Supervision {
 
     /// Returns what the files are at the end.
     pub(in crate::sandbox) fn into_ledger(self) -> Ledger {
-        self.ledger
+        self.files.into_ledger()
     }
 
     fn decide(&mut self, notification: &Notification) -> Answer {
@@ -190,8 +237,14 @@ impl Supervision {
             return answer;
         }
         match self.mode {
-            Mode::Light | Mode::Full => Ok(Answer::Continue),
+            Mode::Light | Mode::Full => self.light(call, caller),
         }
+    }
+
+    /// Tells whether a file is one of the kernel's own, which has no owner but the kernel's.
+    pub(super) fn is_kernels(&self, status: &Status) -> bool {
+        let device = Some(status.device());
+        device == self.proc_device || device == self.sys_device
     }
 
     /// Tells whether the caller's number has been its own until now: asked after looking, before doing.
@@ -220,6 +273,11 @@ impl Supervision {
     pub(super) fn locks(&self) -> (u64, u64) {
         self.locks
     }
+}
+
+fn open(at: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(at, path, flags, rustix::fs::Mode::empty())
 }
 
 impl AsFd for Supervision {

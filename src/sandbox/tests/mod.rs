@@ -65,6 +65,7 @@ mod emulation;
 mod groups;
 mod lifetime;
 mod mounts;
+mod ownership;
 mod paths;
 mod powers;
 mod rungs;
@@ -86,6 +87,7 @@ static HOOK: extern "C" fn() = {
             lifetime::SUBJECTS,
             mounts::SUBJECTS,
             paths::SUBJECTS,
+            ownership::SUBJECTS,
             powers::SUBJECTS,
             rungs::SUBJECTS,
             targets::SUBJECTS,
@@ -149,6 +151,21 @@ struct Root {
 
 impl Root {
     fn new() -> Root {
+        let root = Root::empty();
+        let at = root.path();
+        if Path::new("/bin/busybox").exists() {
+            fs::copy("/bin/busybox", at.join("bin/busybox")).unwrap();
+            for program in PROGRAMS {
+                symlink("busybox", at.join("bin").join(program)).unwrap();
+            }
+        } else {
+            copy_programs(at, &PROGRAMS);
+        }
+        root
+    }
+
+    /// One without programs.
+    fn empty() -> Root {
         let root = Root {
             directory: TempDir::new().unwrap(),
         };
@@ -158,14 +175,6 @@ impl Root {
             fs::create_dir(at.join(name)).unwrap();
         }
         fs::set_permissions(at.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        if Path::new("/bin/busybox").exists() {
-            fs::copy("/bin/busybox", at.join("bin/busybox")).unwrap();
-            for program in PROGRAMS {
-                symlink("busybox", at.join("bin").join(program)).unwrap();
-            }
-        } else {
-            copy_programs(at);
-        }
         for name in ["resolv.conf", "hosts"] {
             fs::write(at.join("etc").join(name), "").unwrap();
         }
@@ -244,9 +253,9 @@ impl Root {
     }
 }
 
-/// Copies the machine's programs and the libraries that they name.
-fn copy_programs(root: &Path) {
-    for program in PROGRAMS {
+/// Copies those of the machine's programs that it has, and the libraries that they name.
+fn copy_programs(root: &Path, programs: &[&str]) {
+    for program in programs {
         let source = ["/bin", "/usr/bin", "/sbin", "/usr/sbin"]
             .iter()
             .map(|directory| PathBuf::from(directory).join(program))

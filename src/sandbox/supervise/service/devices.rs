@@ -74,7 +74,7 @@ impl Supervision {
     ) -> Result<(), Errno> {
         let stat = look(fd)?;
         let (uid, gid, mode) = attributes;
-        self.ledger.insert(
+        self.files.ledger.insert(
             file_id(&stat),
             Attributes {
                 uid,

@@ -502,6 +502,7 @@ impl Supervision {
             gid: seen.gid,
             mode: seen.mode & 0o7777,
             capabilities: self
+                .files
                 .ledger
                 .get(&file_id(&opened.stat))
                 .and_then(|entry| entry.xattrs.get(&b"security.capability"[..]))

@@ -226,7 +226,7 @@ impl Supervision {
             family,
             who,
             truth: Truth {
-                ledger: &self.ledger,
+                ledger: &self.files.ledger,
                 uid: *uid,
                 gid: *gid,
             },
@@ -240,7 +240,7 @@ impl Supervision {
             .as_ref()
             .map_or((0, 0), |service| (service.uid, service.gid));
         Truth {
-            ledger: &self.ledger,
+            ledger: &self.files.ledger,
             uid,
             gid,
         }
@@ -297,15 +297,15 @@ impl Supervision {
     fn record(&mut self, stat: &rustix::fs::Statx, change: impl FnOnce(&mut Attributes)) {
         let id = file_id(stat);
         let on_disk = u32::from(stat.stx_mode) & 0o7777;
-        let mut attributes = self.ledger.get(&id).cloned().unwrap_or(Attributes {
+        let mut attributes = self.files.ledger.get(&id).cloned().unwrap_or(Attributes {
             mode: on_disk,
             ..Attributes::default()
         });
         change(&mut attributes);
         if attributes.is_plain(on_disk) {
-            self.ledger.remove(&id);
+            self.files.ledger.remove(&id);
         } else {
-            self.ledger.insert(id, attributes);
+            self.files.ledger.insert(id, attributes);
         }
     }
 

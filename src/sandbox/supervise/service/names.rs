@@ -196,7 +196,7 @@ impl Supervision {
         let name = c_name(&slot.name, slot.is_directory && !removes_directory)?;
         unlinkat(&*slot.directory, &name, flags)?;
         if let Some(id) = forgotten {
-            self.ledger.remove(&id);
+            self.files.ledger.remove(&id);
         }
         let guest = &mut self.service().guest;
         match removes_directory {
@@ -209,7 +209,7 @@ impl Supervision {
     /// Returns what the ledger must forget when this name goes: a file whose number may come again, and nothing tells the two
     /// apart.
     fn without_birth(&mut self, slot: &Slot) -> Option<crate::vocab::FileId> {
-        if self.ledger.is_empty() {
+        if self.files.ledger.is_empty() {
             return None;
         }
         let stat = self.look_at(slot).ok()?;
@@ -304,7 +304,7 @@ impl Supervision {
             flags,
         )?;
         if let Some(id) = forgotten {
-            self.ledger.remove(&id);
+            self.files.ledger.remove(&id);
         }
         let is_directory = |stat: &rustix::fs::Statx| Seen::is_a_directory(stat);
         let guest = &mut self.service().guest;

@@ -108,6 +108,7 @@ impl Supervision {
                     return Err(Errno::PERM);
                 }
                 let has = self
+                    .files
                     .ledger
                     .get(&file_id(&opened.stat))
                     .is_some_and(|entry| entry.xattrs.contains_key(name.to_bytes()));
@@ -157,6 +158,7 @@ impl Supervision {
                 value
             }
             Kind::Protected => self
+                .files
                 .ledger
                 .get(&file_id(&opened.stat))
                 .and_then(|entry| entry.xattrs.get(name.to_bytes()))
@@ -200,7 +202,7 @@ impl Supervision {
                 }
             }
         }
-        if let Some(entry) = self.ledger.get(&file_id(&opened.stat)) {
+        if let Some(entry) = self.files.ledger.get(&file_id(&opened.stat)) {
             for name in entry.xattrs.keys() {
                 names.extend_from_slice(name);
                 names.push(0);
