@@ -11,8 +11,14 @@ use super::trouble::Trouble;
 
 /// Rungs that are taken without being asked for.
 ///
-/// The others confine a command, but what gives its files their owners, and paths their meaning, is not there yet.
-const AUTOMATIC: &[Rung] = &[Rung::Ns, Rung::NsFull, Rung::NsSub, Rung::Paths];
+/// Not `chroot`, whose commands would see neither /proc nor devices: where it can be entered `paths` works too.
+const AUTOMATIC: &[Rung] = &[
+    Rung::Ns,
+    Rung::NsFull,
+    Rung::NsSub,
+    Rung::NsOne,
+    Rung::Paths,
+];
 
 /// What the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -132,7 +132,10 @@ impl Supervision {
             first = first.with_everything();
         }
         let kernels = |name: &str, magic: i64| {
-            let fd = open(&root, name)?;
+            // Nothing is mounted for a command without namespaces.
+            let Ok(fd) = open(&root, name) else {
+                return Ok(None);
+            };
             let is_kernels = fstatfs(&fd)?.f_type == magic;
             Ok::<_, Errno>(match is_kernels {
                 true => Some(Status::of(&fd)?.device()),

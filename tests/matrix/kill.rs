@@ -1,0 +1,236 @@
+//! SIGKILL at any moment, to the builder, to a supervisor or to a command: nothing of the build is left running, nobody waits
+//! for ever, and the next build is right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::environment::{Bench, Environment, Place};
+use crate::site;
+
+/// Kills on each rung; all together are more than 200.
+const KILLS: u64 = 40;
+/// What the steps leave behind.
+const LEFT: &str = "98766";
+/// Far more than anything here takes.
+const FOR_EVER: Duration = Duration::from_secs(120);
+
+fn check(name: &str) {
+    let Some(site) = site() else { return };
+    let bench = Bench::new(site, Environment::named(name), Place::Volume);
+    let expected = build(&bench).finish(name).expect("nobody was killed");
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut killed = BTreeMap::<String, u64>::new();
+    for round in 0..KILLS {
+        let building = build(&bench);
+        std::thread::sleep(Duration::from_millis(random.below(700)));
+        let victims = building.processes();
+        if !victims.is_empty() {
+            let (pid, what) = &victims[random.below(victims.len() as u64) as usize];
+            // It may have ended by itself.
+            if kill_process(*pid, Signal::KILL).is_ok() {
+                *killed.entry(what.clone()).or_default() += 1;
+            }
+        }
+        building.finish(name);
+        let known: Vec<i32> = victims
+            .iter()
+            .map(|(pid, _)| pid.as_raw_nonzero().get())
+            .collect();
+        wait_for(
+            || left_behind(&known).is_empty(),
+            || {
+                format!(
+                    "{name}, round {round}: processes are left: {:?}",
+                    left_behind(&known)
+                )
+            },
+        );
+        let next = build(&bench).finish(name);
+        assert_eq!(
+            next.as_ref(),
+            Some(&expected),
+            "{name}, round {round}: after {victims:?}"
+        );
+    }
+    eprintln!("{name}: killed {killed:?}");
+    assert!(
+        killed.len() > 1,
+        "{name}: only one kind of process was ever killed: {killed:?}"
+    );
+}
+
+struct Building<'a> {
+    bench: &'a Bench<'a>,
+    child: Child,
+}
+
+fn build<'a>(bench: &'a Bench<'a>) -> Building<'a> {
+    let inputs = &site().expect("looked at before").inputs;
+    let metadata = bench.out().join("metadata.json");
+    fs::remove_file(&metadata).ok();
+    let line = [
+        site().expect("looked at before").builder.to_str().unwrap(),
+        "build",
+        "-q",
+        "--no-cache",
+        &format!(
+            "--build-context=debian=oci-layout://{}",
+            inputs.join("debian").display()
+        ),
+        &format!("--metadata-file={}", metadata.display()),
+        &format!(
+            "--output=type=oci,dest={},rewrite-timestamp=true",
+            bench.out().join("image.tar").display()
+        ),
+        inputs.join("context/kill").to_str().unwrap(),
+    ]
+    .map(str::to_owned);
+    let line: Vec<&str> = line.iter().map(String::as_str).collect();
+    let child = bench
+        .command(&line, &[("SOURCE_DATE_EPOCH", "1700000000")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Building { bench, child }
+}
+
+impl Building<'_> {
+    /// Returns the digest of what was built, if it was.
+    fn finish(mut self, name: &str) -> Option<String> {
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(
+                started.elapsed() < FOR_EVER,
+                "{name}: the build does not end"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if !status.success() {
+            return None;
+        }
+        let metadata = fs::read(self.bench.out().join("metadata.json")).ok()?;
+        let metadata: Value = serde_json::from_slice(&metadata).ok()?;
+        Some(metadata["containerimage.digest"].as_str()?.to_owned())
+    }
+
+    /// Returns the processes of the build, by what they are.
+    fn processes(&self) -> Vec<(Pid, String)> {
+        let program = site().expect("looked at before").builder.to_str().unwrap();
+        let out = self.bench.out();
+        let all = all_processes();
+        let mut found = Vec::new();
+        let mut known = BTreeSet::new();
+        // The builder by its command line; everything below it.
+        for process in &all {
+            if process.line.starts_with(program) && process.line.contains(out.to_str().unwrap()) {
+                known.insert(process.pid);
+                found.push((process.pid, "builder".to_owned()));
+            }
+        }
+        loop {
+            let before = known.len();
+            for process in &all {
+                if known.contains(&process.parent) && known.insert(process.pid) {
+                    let what = match process
+                        .line
+                        .split([' ', '/'])
+                        .any(|word| word == "builder-init")
+                    {
+                        true => "init".to_owned(),
+                        false => "command".to_owned(),
+                    };
+                    found.push((process.pid, what));
+                }
+            }
+            if known.len() == before {
+                break;
+            }
+        }
+        found
+            .into_iter()
+            .filter_map(|(pid, what)| Some((Pid::from_raw(pid)?, what)))
+            .collect()
+    }
+}
+
+struct Process {
+    pid: i32,
+    parent: i32,
+    line: String,
+}
+
+fn all_processes() -> Vec<Process> {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name in parentheses may hold anything.
+        let parent = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        if let Some(parent) = parent {
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            processes.push(Process { pid, parent, line });
+        }
+    }
+    processes
+}
+
+fn left_behind(known: &[i32]) -> Vec<String> {
+    all_processes()
+        .into_iter()
+        .filter(|process| {
+            process.line.contains(&format!("sleep {LEFT}")) || known.contains(&process.pid)
+        })
+        .map(|process| format!("{} {}", process.pid, process.line))
+        .collect()
+}
+
+/// Polls: the kernel ends processes when it gets round to it.
+fn wait_for(condition: impl Fn() -> bool, complaint: impl Fn() -> String) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "{}",
+            complaint()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The same choices each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// One after the other: each looks at what is left of all.
+#[test]
+fn whoever_is_killed_nothing_is_left_and_the_next_build_is_right() {
+    for name in ["E1", "E6b", "E2", "E3", "E4", "E5"] {
+        check(name);
+    }
+}
