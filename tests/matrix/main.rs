@@ -34,7 +34,7 @@ const RUNGS: [(&str, &str); 17] = [
     ("E1", "ns"),
     ("E2", "ns-sub"),
     ("E3", "ns-one"),
-    ("E4", "chroot"),
+    ("E4", "paths"),
     ("E5", "paths"),
     ("E5b", "paths"),
     ("E5c", "paths"),
@@ -43,7 +43,7 @@ const RUNGS: [(&str, &str); 17] = [
     ("E6c", "ns"),
     ("E6d", "ns-one"),
     ("E6e", "ns-one"),
-    ("E7a", "chroot"),
+    ("E7a", "paths"),
     ("E7b", "ns"),
     ("E7c", "ns"),
     ("E7d", "ns-full"),
@@ -269,7 +269,7 @@ fn check(name: &str) {
         let doctor: Value = serde_json::from_str(&ran.stdout)
             .unwrap_or_else(|_| panic!("{name}: {}{}", ran.stdout, ran.stderr));
         assert_eq!(
-            doctor["rung"], **rung,
+            doctor["taken"], **rung,
             "{name} ({}) {place:?}: {doctor:#}",
             environment.what
         );
