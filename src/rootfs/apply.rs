@@ -18,7 +18,7 @@ pub use super::unpack::Unpacked as Applied;
 
 /// Unpacks an uncompressed layer into the empty directory `dir`, which then can be mounted as a lower one.
 ///
-/// Deletions become overlayfs' marks. They speak of other layers: what this one has under a deleted name stays and hides what
+/// Deletions become overlayfs' marks, beside the directory where its disk does not take them. They speak of other layers: what this one has under a deleted name stays and hides what
 /// is below. Links that are parents of entries are followed inside the layer; a file where the archive later wants a
 /// directory (or the other way round) is replaced. After an error `dir` holds a part of the layer and is to be deleted.
 /// `tar` is read to its end. Where owners are in a ledger it is written beside `dir`.
@@ -31,7 +31,7 @@ pub fn apply_layer(
     prepare_root(root.as_fd(), root.owners())
         .during("set the owner of", dir.as_os_str().as_bytes())?;
     let rules = Rules {
-        layer: true,
+        layer: Some(dir.to_owned()),
         owner: None,
         naming: Naming::Escaped,
         time: None,

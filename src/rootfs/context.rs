@@ -30,7 +30,7 @@ pub fn extract_context(
         rustix::process::getegid().as_raw(),
     );
     let rules = Rules {
-        layer: false,
+        layer: None,
         owner: Some(owner),
         naming: Naming::of(root.as_fd()).during("examine", "/")?,
         time: None,

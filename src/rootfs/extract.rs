@@ -27,7 +27,7 @@ pub fn extract_archive(
     root.make_dirs(destination, owner.unwrap_or((0, 0)), 0o755, time)?;
     let destination = root.open_path(destination, true)?;
     let rules = Rules {
-        layer: false,
+        layer: None,
         owner,
         naming: root.naming().during("examine", "/")?,
         time,

@@ -96,7 +96,7 @@ pub fn note_owners(layer: &Path, root: &Tree, lowers: &[PathBuf]) -> Result<(), 
     let mut noter = Noter {
         owners: root.owners(),
         lowers: Lowers::open(lowers)?,
-        is_mounted: Naming::of(root.as_fd()).during("examine", "/")? == Naming::Mounted,
+        is_mounted: root.naming().during("examine", "/")? == Naming::Mounted,
         by_birth: None,
         names: HashMap::new(),
         noted,

@@ -18,47 +18,32 @@ use super::sidecar::Sidecar;
 use super::tree::{stat_at, stat_of, times};
 use super::xattr;
 
-/// Marks `name` in a layer's `directory`, where nothing is, as deleted; `path` is its path from the layer's root.
-pub(super) fn delete(
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    path: &[u8],
-    beside: &mut Sidecar,
-) -> io::Result<()> {
+/// Marks `name` in a layer's `directory`, where nothing is, as deleted; false where the disk does not take it.
+pub(super) fn delete(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
     // The mode is that of the kernel's own deletion marks.
     let kind = FileType::CharacterDevice;
     match rustix::fs::mknodat(directory, name, kind, Mode::empty(), 0) {
-        Ok(()) => {
-            // A file system in user space may have made something else of it.
-            if stat_at(directory, name)?.is_some_and(|stat| stat.is_whiteout()) {
-                return Ok(());
-            }
-            match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(error) if is_refusal(error) => {}
+        Ok(()) => {}
+        Err(error) if is_refusal(error) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    beside.set_whiteout(path);
-    Ok(())
+    // A file system in user space may have made something else of it.
+    if stat_at(directory, name)?.is_some_and(|stat| stat.is_whiteout()) {
+        return Ok(true);
+    }
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Makes a layer's directory, with that path from the layer's root, hide what is below it.
-pub(super) fn hide_below(
-    directory: BorrowedFd<'_>,
-    path: &[u8],
-    beside: &mut Sidecar,
-) -> io::Result<()> {
+/// Makes a layer's directory hide what is below it; false where the disk does not take it.
+pub(super) fn hide_below(directory: BorrowedFd<'_>) -> io::Result<bool> {
     match xattr::set_opaque(directory) {
-        Ok(()) if xattr::is_opaque(directory)? => return Ok(()),
-        Ok(()) => {}
-        Err(error) if Errno::from_io_error(&error).is_some_and(is_refusal) => {}
-        Err(error) => return Err(error),
+        Ok(()) => xattr::is_opaque(directory),
+        Err(error) if Errno::from_io_error(&error).is_some_and(is_refusal) => Ok(false),
+        Err(error) => Err(error),
     }
-    beside.set_opaque(path);
-    Ok(())
 }
 
 /// Writes the marks that lie beside a layer directory into it, so that it can be mounted. Where the disk refuses them still, it is
@@ -78,18 +63,20 @@ pub fn settle_marks(layer: &Path) -> Result<(), RootfsError> {
                 let parent = open_directory_beneath(root.as_fd(), parent, OFlags::empty())?;
                 let time = stat_of(&parent)?.mtime;
                 // Another process may have come here first.
-                if stat_at(&parent, name)?.is_none() {
-                    delete(parent.as_fd(), name, path, &mut left)?;
-                    rustix::fs::futimens(&parent, &times(time))?;
+                if stat_at(&parent, name)?.is_none() && !delete(parent.as_fd(), name)? {
+                    left.set_whiteout(path);
                 }
-                Ok(())
+                Ok(rustix::fs::futimens(&parent, &times(time))?)
             };
             settle().during("mark as deleted", rooted(path))?;
         }
         if noted.is_opaque {
-            open_directory_beneath(root.as_fd(), path, OFlags::empty())
-                .and_then(|directory| hide_below(directory.as_fd(), path, &mut left))
+            let is_taken = open_directory_beneath(root.as_fd(), path, OFlags::empty())
+                .and_then(|directory| hide_below(directory.as_fd()))
                 .during("mark as opaque", rooted(path))?;
+            if !is_taken {
+                left.set_opaque(path);
+            }
         }
         if let Some(attributes) = &noted.attributes {
             left.set_attributes(path, attributes.clone());

@@ -1,4 +1,4 @@
-//! A step's file tree: layers applied to directories, stacked by overlayfs, and what changed read back.
+//! A step's file tree: layers applied to directories, stacked by overlayfs or composed, and what changed read back.
 //!
 //! ```text
 //! layer (tar) ── apply_layer ──> layer directory ─┐
@@ -6,6 +6,14 @@
 //!                    upper directory (fresh) ──────┘                        │ lookup_user, make_dirs, extract_archive
 //!                    upper directory <──────── RUN and COPY write through ──┘
 //!                          └── write_layer ──> layer (tar)
+//! ```
+//!
+//! Where overlayfs does not work, [`Trees`] composes a plain directory from the layer directories; a step changes it in place,
+//! and what it has changed is put into a layer directory afterwards:
+//!
+//! ```text
+//! layer directories ── Trees::write ──> Tree (one directory) <── RUN and COPY ── TreeWriter::fill ──> layer directory
+//!                                         └── the next step of the stage
 //! ```
 //!
 //! A *layer directory* is in overlayfs' own form: a deleted name is a character device 0:0, a directory that hides what is

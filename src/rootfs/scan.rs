@@ -94,7 +94,7 @@ pub(super) fn fill(
         root: directory,
         tree: before.owners,
         carrier: Carrier::new(Naming::Mounted, Naming::Escaped, owners.clone(), cancel),
-        marks: Sidecar::new(ownership),
+        refused: Sidecar::new(ownership),
         linked: HashMap::new(),
         stats: ScanStats::default(),
     };
@@ -102,9 +102,12 @@ pub(super) fn fill(
     scan.run()?;
     scan.after.settle();
     let upper = scan.upper.take().expect("given above");
-    upper.marks.write(upper_path)?;
-    let filled = upper.root.try_clone().during("clone", shown)?;
-    note_owners(upper_path, &Tree::from_fd(filled).with_owners(owners), &[])?;
+    upper.refused.write(upper_path)?;
+    note_owners(
+        upper_path,
+        &Tree::open(upper_path)?.with_owners(owners),
+        &[],
+    )?;
     let twins = upper.linked.into_values().map(|(_, twins)| twins);
     Ok(Filled {
         twins: twins.filter(Twins::are_several).collect(),
@@ -257,8 +260,12 @@ impl<'a> Scan<'a> {
             Fate::Touched(_) | Fate::New => upper.ensure(&self.path, &self.frames),
             Fate::Replaced => {
                 upper.ensure(&self.path, &self.frames)?;
-                marks::hide_below(upper.at.directory(), &self.path, &mut upper.marks)
-                    .during("mark as opaque", rooted(&self.path))
+                let is_taken = marks::hide_below(upper.at.directory())
+                    .during("mark as opaque", rooted(&self.path))?;
+                if !is_taken {
+                    upper.refused.set_opaque(&self.path);
+                }
+                Ok(())
             }
         }
     }
@@ -394,9 +401,12 @@ impl<'a> Scan<'a> {
         };
         upper.ensure(&self.path, &self.frames)?;
         upper.stats.deletions += 1;
-        let path = joined(&self.path, name);
-        marks::delete(upper.at.directory(), name, &path, &mut upper.marks)
-            .during("mark as deleted", rooted(&path))
+        let is_taken = marks::delete(upper.at.directory(), name)
+            .during("mark as deleted", Child(&self.path, name))?;
+        if !is_taken {
+            upper.refused.set_whiteout(&joined(&self.path, name));
+        }
+        Ok(())
     }
 
     fn is_unchanged(&self, seen: &Seen, record: &Record) -> bool {
@@ -419,7 +429,8 @@ struct Upper<'a> {
     /// Of the tree.
     tree: &'a Owners,
     carrier: Carrier<'a>,
-    marks: Sidecar,
+    /// Marks that the disk does not take.
+    refused: Sidecar,
     /// Files with several names, by device and inode.
     linked: HashMap<(u64, u64), (Vec<u8>, Twins)>,
     stats: ScanStats,

@@ -31,7 +31,8 @@ use super::xattr::Naming;
 pub struct Tree {
     root: OwnedFd,
     owners: Owners,
-    /// It is a plain directory with the names that a command sees, and not a mount or layer directory.
+    /// How names of attributes are to be understood in it; `None` where the file system tells.
+    naming: Option<Naming>,
     is_composed: bool,
     /// Keeps writers out of it.
     reading: Option<Arc<Reading>>,
@@ -42,7 +43,11 @@ impl Tree {
     pub fn open(path: &Path) -> Result<Tree, RootfsError> {
         let root = rustix::fs::open(path, PATH_DIRECTORY, Mode::empty())
             .during("open", path.as_os_str().as_bytes())?;
-        Ok(Tree::from_fd(root))
+        Ok(Tree {
+            // It may lie on overlayfs and is no mount of ours all the same.
+            naming: Some(Naming::Escaped),
+            ..Tree::from_fd(root)
+        })
     }
 
     /// Takes an open directory as a root; [`mount_overlay`](super::mount_overlay) returns such.
@@ -50,6 +55,7 @@ impl Tree {
         Tree {
             root,
             owners: Owners::OnDisk,
+            naming: None,
             is_composed: false,
             reading: None,
         }
@@ -60,6 +66,8 @@ impl Tree {
         Tree {
             root,
             owners,
+            // As a command sees it, and as it sets them.
+            naming: Some(Naming::Mounted),
             is_composed: true,
             reading,
         }
@@ -87,9 +95,9 @@ impl Tree {
 
     /// Tells how names of attributes are to be understood in it.
     pub(super) fn naming(&self) -> io::Result<Naming> {
-        match self.is_composed {
-            true => Ok(Naming::Mounted),
-            false => Naming::of(self.as_fd()),
+        match self.naming {
+            Some(naming) => Ok(naming),
+            None => Naming::of(self.as_fd()),
         }
     }
 
@@ -103,6 +111,7 @@ impl Tree {
         Ok(Tree {
             root: self.root.try_clone().during("clone", "/")?,
             owners: self.owners.clone(),
+            naming: self.naming,
             is_composed: self.is_composed,
             reading: self.reading.clone(),
         })

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -19,13 +20,15 @@ use crate::layer::{Entry, EntryKind, Mtime};
 use crate::vocab::DeviceNumber;
 
 use super::error::{During, RootfsError, Shown, rooted};
+use super::marks;
 use super::metadata;
 use super::owners::Owners;
 use super::remove::remove_at;
 use super::resolve::{self, End, Obstacle, PATH_DIRECTORY, READ_DIRECTORY, Walker, split_last};
+use super::sidecar::Sidecar;
 use super::stat::Stat;
-use super::tree::{from_refused, make_directory, not_a_directory, stat_at, times};
-use super::xattr::{self, Naming};
+use super::tree::{from_refused, make_directory, not_a_directory, stat_at, stat_of, times};
+use super::xattr::Naming;
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
@@ -39,8 +42,8 @@ const HOLE: usize = 32 << 10;
 /// What the archive's names and owners mean.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// `.wh.` names are deletions, and the root's own entry is meant.
-    pub(super) layer: bool,
+    /// The layer directory that is filled: `.wh.` names are deletions, and the root's own entry is meant.
+    pub(super) layer: Option<PathBuf>,
     /// Whose everything is, instead of the archive's owners.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) naming: Naming,
@@ -73,6 +76,14 @@ pub(super) struct Unpacker {
     /// Directories that something was put into, where the rules give them a time.
     filled: BTreeSet<Vec<u8>>,
     unpacked: Unpacked,
+    /// Deletions and hiding directories that the disk does not take.
+    refused: Refused,
+}
+
+#[derive(Default)]
+struct Refused {
+    whiteouts: BTreeSet<Vec<u8>>,
+    opaque: BTreeSet<Vec<u8>>,
 }
 
 /// A file whose content is still coming.
@@ -99,6 +110,7 @@ impl Unpacker {
             directories: Vec::new(),
             filled: BTreeSet::new(),
             unpacked: Unpacked::default(),
+            refused: Refused::default(),
         }
     }
 
@@ -115,7 +127,7 @@ impl Unpacker {
             return self.root_entry(&path, &entry);
         }
         let (parent, name) = split_last(&path);
-        if self.rules.layer && name.starts_with(WHITEOUT_PREFIX) {
+        if self.rules.layer.is_some() && name.starts_with(WHITEOUT_PREFIX) {
             return self.whiteout(&path, parent, name, &entry);
         }
         let parent = self.parent(parent)?;
@@ -186,9 +198,12 @@ impl Unpacker {
         self.unpacked.bytes = self.unpacked.bytes.saturating_add(bytes);
     }
 
-    /// Sets the times of directories and returns the account.
+    /// Sets the times of directories and returns the account. Marks of a layer that its disk does not take are kept beside it.
     pub(super) fn finish(mut self) -> Result<Unpacked, RootfsError> {
         self.finish_file()?;
+        if let Some(layer) = self.rules.layer.take() {
+            self.keep_refused(&layer)?;
+        }
         if let Some(time) = self.rules.time {
             for path in &self.filled {
                 // A later entry may have taken its place.
@@ -226,7 +241,7 @@ impl Unpacker {
         if entry.kind != EntryKind::Directory {
             return Err(refuse(path, "has the root's path and is no directory"));
         }
-        if !self.rules.layer {
+        if self.rules.layer.is_none() {
             return Ok(());
         }
         let root = rustix::fs::openat(&self.root, ".", READ_DIRECTORY, Mode::empty())
@@ -309,7 +324,7 @@ impl Unpacker {
         let directory = rustix::fs::openat(parent, name, READ_DIRECTORY, Mode::empty())
             .during("open", rooted(path))?;
         if opaque {
-            xattr::set_opaque(&directory).during("mark as opaque", rooted(path))?;
+            self.hide_below(&directory, path)?;
         }
         self.unpacked.skipped_xattrs += metadata::describe(
             directory.as_fd(),
@@ -404,10 +419,9 @@ impl Unpacker {
     ) -> Result<(), RootfsError> {
         if name == OPAQUE_WHITEOUT {
             let parent = self.parent(parent_path)?;
-            return rustix::fs::openat(&*parent, ".", READ_DIRECTORY, Mode::empty())
-                .map_err(std::io::Error::from)
-                .and_then(xattr::set_opaque)
-                .during("mark as opaque", rooted(parent_path));
+            let directory = rustix::fs::openat(&*parent, ".", READ_DIRECTORY, Mode::empty())
+                .during("open", rooted(parent_path))?;
+            return self.hide_below(&directory, parent_path);
         }
         if name.starts_with(AUFS_PREFIX) {
             return Ok(());
@@ -422,25 +436,79 @@ impl Unpacker {
         let parent = self.parent(parent_path)?;
         match stat_at(&*parent, deleted).during("stat", rooted(path))? {
             None => {
-                // The mode is that of the kernel's own deletion marks.
-                rustix::fs::mknodat(
-                    &*parent,
-                    deleted,
-                    FileType::CharacterDevice,
-                    Mode::empty(),
-                    0,
-                )
-                .during("make the deletion mark", rooted(path))
+                let is_taken = marks::delete(parent.as_fd(), deleted)
+                    .during("make the deletion mark", rooted(path))?;
+                if !is_taken {
+                    let path = self.resolved(&joined(parent_path, deleted))?;
+                    self.refused.whiteouts.insert(path);
+                }
+                Ok(())
             }
             Some(stat) if stat.is_directory() => {
-                let flags = READ_DIRECTORY;
-                rustix::fs::openat(&*parent, deleted, flags, Mode::empty())
-                    .map_err(std::io::Error::from)
-                    .and_then(xattr::set_opaque)
-                    .during("mark as opaque", rooted(path))
+                let directory =
+                    rustix::fs::openat(&*parent, deleted, READ_DIRECTORY, Mode::empty())
+                        .during("open", rooted(path))?;
+                self.hide_below(&directory, &joined(parent_path, deleted))
             }
             Some(_) => Ok(()),
         }
+    }
+
+    fn hide_below(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<(), RootfsError> {
+        let is_taken =
+            marks::hide_below(directory.as_fd()).during("mark as opaque", rooted(path))?;
+        if !is_taken {
+            let path = self.resolved(path)?;
+            self.refused.opaque.insert(path);
+        }
+        Ok(())
+    }
+
+    /// Returns a path without links in its parents, which must be there.
+    fn resolved(&self, path: &[u8]) -> Result<Vec<u8>, RootfsError> {
+        let (parent, name) = split_last(path);
+        let mut walker = Walker::new(self.root.as_fd());
+        match walker.go(parent, true, &mut |_, _, _| Ok(false)) {
+            Ok(_) => Ok(walker.path_of(name)),
+            Err(refused) => Err(from_refused(refused, "resolve")),
+        }
+    }
+
+    /// Writes beside the layer what the disk refused, as far as it still means something: a file of the layer hides by itself,
+    /// and a directory that is also deleted hides what is below it, whichever came first.
+    fn keep_refused(&mut self, layer: &Path) -> Result<(), RootfsError> {
+        if self.refused.is_empty() {
+            return Ok(());
+        }
+        let Refused { whiteouts, opaque } = std::mem::take(&mut self.refused);
+        // `None` where what it was in is no directory any more.
+        let at = |path: &[u8]| -> std::io::Result<Option<Option<Stat>>> {
+            let (parent, name) = split_last(path);
+            match resolve::open_directory_beneath(self.root.as_fd(), parent, OFlags::empty()) {
+                Ok(root) if name.is_empty() => Ok(Some(Some(stat_of(&root)?))),
+                Ok(parent) => stat_at(&parent, name).map(Some),
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+                    _ => Err(error),
+                },
+            }
+        };
+        let mut beside = Sidecar::read(layer)?;
+        for path in &whiteouts {
+            match at(path).during("stat", rooted(path))? {
+                Some(None) => beside.set_whiteout(path),
+                Some(Some(stat)) if stat.is_directory() => beside.set_opaque(path),
+                _ => {}
+            }
+        }
+        for path in &opaque {
+            if let Some(Some(stat)) = at(path).during("stat", rooted(path))?
+                && stat.is_directory()
+            {
+                beside.set_opaque(path);
+            }
+        }
+        beside.write(layer)
     }
 
     /// Returns the directory that holds an entry. What is missing is made as root's, 0755.
@@ -477,9 +545,10 @@ impl Unpacker {
 
     fn make_parent(&mut self, path: &[u8]) -> Result<OwnedFd, RootfsError> {
         let mut walker = Walker::new(self.root.as_fd());
-        let (layer, owners) = (self.rules.layer, &self.owners);
+        let (layer, owners) = (self.rules.layer.is_some(), &self.owners);
         let unpacked = &mut self.unpacked;
         let mut filled = self.rules.time.is_some().then_some(&mut self.filled);
+        let refused = &mut self.refused;
         let end = walker.go(path, true, &mut |walk, name, obstacle| {
             let here = walk.directory();
             if obstacle == Obstacle::Whiteout {
@@ -489,8 +558,8 @@ impl Unpacker {
                 rustix::fs::unlinkat(here, name, AtFlags::empty())?;
             }
             let directory = make_directory(here, name, (0, 0), 0o755, owners)?;
-            if obstacle == Obstacle::Whiteout {
-                xattr::set_opaque(&directory)?;
+            if obstacle == Obstacle::Whiteout && !marks::hide_below(directory.as_fd())? {
+                refused.opaque.insert(walk.path_of(name));
             }
             unpacked.implied_directories += 1;
             if let Some(filled) = &mut filled {
@@ -535,11 +604,37 @@ impl Unpacker {
         // Parents that were found through what goes.
         self.parents.clear();
         self.next_parent = 0;
+        if !self.refused.is_empty() {
+            let path = self.resolved(path)?;
+            self.refused.forget_below(&path);
+        }
         remove_at(parent, name).during("replace", rooted(path))
     }
 
     fn is_whiteout(&self, stat: &Stat) -> bool {
-        self.rules.layer && stat.is_whiteout()
+        self.rules.layer.is_some() && stat.is_whiteout()
+    }
+}
+
+impl Refused {
+    fn is_empty(&self) -> bool {
+        self.whiteouts.is_empty() && self.opaque.is_empty()
+    }
+
+    /// Forgets what lies below a path that is made anew.
+    fn forget_below(&mut self, path: &[u8]) {
+        let prefix = joined(path, b"");
+        for marks in [&mut self.whiteouts, &mut self.opaque] {
+            marks.retain(|marked| !marked.starts_with(&prefix));
+        }
+        self.opaque.remove(path);
+    }
+}
+
+fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    match parent {
+        b"" => name.to_vec(),
+        parent => [parent, b"/", name].concat(),
     }
 }
 

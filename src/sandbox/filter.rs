@@ -246,7 +246,25 @@ fn leaf(verdict: Verdict) -> Vec<Instruction> {
             code.extend([end(DENY), end(ALLOW)]);
             code
         }
+        Verdict::Ask(Conditional::Mknod) => no_deletion_mark(1),
+        Verdict::Ask(Conditional::Mknodat) => no_deletion_mark(2),
     }
+}
+
+/// Returns code that denies the character device 0:0, whose mode is argument `mode` and whose number is the next.
+fn no_deletion_mark(mode: u8) -> Vec<Instruction> {
+    /// The bit that character devices have, and those that other kinds of files have too.
+    const CHARACTER_DEVICE: u32 = libc::S_IFCHR;
+    const OTHER_KINDS: u32 = libc::S_IFMT & !libc::S_IFCHR;
+    vec![
+        load_argument(mode),
+        jump_if(IF_ANY_BIT, OTHER_KINDS, 4, 0),
+        jump_if(IF_ANY_BIT, CHARACTER_DEVICE, 0, 3),
+        load_argument(mode + 1),
+        jump_if(IF_EQUAL, 0, 0, 1),
+        end(DENY),
+        end(ALLOW),
+    ]
 }
 
 /// Returns code that runs `yes` if the accumulator compares with `value`, else `no`; neither may fall off its end.
@@ -379,7 +397,7 @@ pub(super) mod tests {
                     accumulator = match k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCH => arch,
-                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0).is_multiple_of(4) => {
+                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0) % 4 == 0 => {
                             let word = k - OFFSET_ARGUMENT_0;
                             (arguments[(word / 8) as usize] >> (8 * (word % 8))) as u32
                         }
@@ -519,6 +537,38 @@ pub(super) mod tests {
         ] {
             check(ARCH_X86_64, 41, family, expected);
             check(ARCH_ARM64, 198, family, expected);
+        }
+    }
+
+    #[test]
+    fn deletion_marks_of_overlayfs_cannot_be_made() {
+        let (character, null) = (u64::from(libc::S_IFCHR) | 0o600, 0x103);
+        for (mode, number, expected) in [
+            (character, 0, DENY),
+            (character, 1 << 32, DENY),
+            (character, null, ALLOW),
+            (u64::from(libc::S_IFBLK), 0, ALLOW),
+            (u64::from(libc::S_IFIFO) | 0o644, 0, ALLOW),
+            (u64::from(libc::S_IFREG), 0, ALLOW),
+            (u64::from(libc::S_IFSOCK), 0, ALLOW),
+            (0o644, 0, ALLOW),
+        ] {
+            let (x86, arm) = (x86_program(&confinement), arm_program(&confinement));
+            for (program, arch, call, first) in [
+                (&x86, ARCH_X86_64, 133, 1),
+                (&x86, ARCH_X86_64, 259, 2),
+                (&x86, ARCH_X86_64, X32_BIT | 133, 1),
+                (&x86, ARCH_I386, 14, 1),
+                (&x86, ARCH_I386, 297, 2),
+                (&arm, ARCH_ARM64, 33, 2),
+                (&arm, ARCH_ARM, 14, 1),
+                (&arm, ARCH_ARM, 324, 2),
+            ] {
+                let mut arguments = [7; 6];
+                (arguments[first], arguments[first + 1]) = (mode, number);
+                let found = run(program, arch, call, arguments);
+                assert_eq!(found, expected, "{arch:#x} {call} {mode:o} {number}");
+            }
         }
     }
 

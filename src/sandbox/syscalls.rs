@@ -18,7 +18,7 @@ pub(super) enum Abi {
     Arm,
 }
 
-/// Calls that are allowed for some values of their first argument.
+/// Calls that are allowed for some values of their arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conditional {
     /// No new namespace.
@@ -29,13 +29,19 @@ pub(super) enum Conditional {
     Socket,
     /// Linux of either width, with or without UNAME26; and the question which it is.
     Personality,
+    /// Not the character device 0:0, by which overlayfs says that a name is deleted. It refuses to make one; a plain directory
+    /// that is a root must not take one either.
+    Mknod,
+    Mknodat,
 }
 
-pub(super) const CONDITIONAL: [(Conditional, [u32; 5]); 4] = [
+pub(super) const CONDITIONAL: [(Conditional, [u32; 5]); 6] = [
     (Conditional::Clone, [56, 120, 56, 220, 120]),
     (Conditional::Clone3, [435, 435, 435, 435, 435]),
     (Conditional::Socket, [41, 359, 41, 198, 281]),
     (Conditional::Personality, [135, 136, 135, 92, 136]),
+    (Conditional::Mknod, [133, 14, 133, N, 14]),
+    (Conditional::Mknodat, [259, 297, 259, 33, 324]),
 ];
 
 #[rustfmt::skip]
@@ -207,8 +213,6 @@ pub(super) const ALLOWED: &[[u32; 5]] = &[
     [   27,   218,    27,   232,   219], // mincore
     [   83,    39,    83,     N,    39], // mkdir
     [  258,   296,   258,    34,   323], // mkdirat
-    [  133,    14,   133,     N,    14], // mknod
-    [  259,   297,   259,    33,   324], // mknodat
     [  149,   150,   149,   228,   150], // mlock
     [  325,   376,   325,   284,   390], // mlock2
     [  151,   152,   151,   230,   152], // mlockall

@@ -1,6 +1,8 @@
 //! Composed trees show and tell what overlayfs shows and tells.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -9,11 +11,12 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::super::*;
+use super::archive::Archive;
 use super::property::{Edit, edit, make};
 use super::snapshot::snapshot;
 use super::{Room, can_mount, diff_with, inside, is_root, not_run, read_only};
-use crate::layer::LayerWriter;
-use crate::vocab::{Cancel, Compression, Ownership};
+use crate::layer::{LayerWriter, TarReader};
+use crate::vocab::{Cancel, Compression, DeviceNumber, Ledger, Ownership};
 
 /// Later times are the test's own.
 const LONG_AGO: Times = Times::AtMost(1_000_000_000);
@@ -437,4 +440,184 @@ fn marks_that_the_disk_refuses_lie_beside_the_layer() {
     );
     assert_eq!(stage.entries(), plain.entries());
     stage.is_as_composed_anew();
+}
+
+/// Deletions in an archive, in every order that matters.
+fn with_deletions() -> [Vec<u8>; 2] {
+    let base = Archive::new()
+        .directory("d")
+        .file("d/gone/f", "")
+        .file("d/again/f", "")
+        .file("d/kept/f", "")
+        .file("d/linked", "")
+        .file("file", "")
+        .file("later/f", "")
+        .file("opaque/f", "")
+        .file("replaced/deep/f", "")
+        .symlink("link", "d");
+    let above = Archive::new()
+        .directory("d")
+        .file("d/.wh.gone", "")
+        .directory("d/again")
+        .file("d/.wh.again", "")
+        .file("d/kept/.wh.f", "")
+        .symlink("link", "d")
+        .file("link/.wh.linked", "")
+        .file(".wh.file", "")
+        .file("file/now/a/directory", "")
+        .file(".wh.later", "")
+        .directory("later")
+        .file("opaque/.wh..wh..opq", "")
+        .file("replaced/deep/.wh.f", "")
+        .file("replaced", "a file");
+    [base.finish(), above.finish()]
+}
+
+/// A snapshot without the times of directories, which are the present where the archive does not describe them.
+fn timeless(tree: &Tree) -> BTreeMap<String, String> {
+    let mut files = snapshot(tree);
+    for text in files.values_mut() {
+        if text.starts_with("Directory")
+            && let Some((before, after)) = text.split_once(" Mtime")
+        {
+            let after = after.split_once('}').map_or("", |(_, after)| after);
+            *text = format!("{before}{after}");
+        }
+    }
+    files
+}
+
+#[test]
+fn an_archives_deletions_mean_the_same_where_the_disk_refuses_them() {
+    if !can_mount("an_archives_deletions_mean_the_same_where_the_disk_refuses_them") {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let (mounted, _) = room.writable(&[], "outer");
+    let inner = Room::new(&inside(&mounted, ""));
+    let apply = |room: &Room| {
+        let mut stage = Stage::new(room);
+        for (name, tar) in ["base", "above"].iter().zip(with_deletions()) {
+            stage.chain.push(room.apply(&tar, &format!("{name}/fs")));
+        }
+        stage
+    };
+    let (plain, refused) = (apply(&room), apply(&inner));
+    let expected = timeless(&read_only(&plain.chain));
+    assert_eq!(timeless(&plain.read()), expected);
+    assert_eq!(timeless(&refused.read()), expected);
+    let beside = Sidecar::read(&refused.chain[1]).unwrap();
+    let deleted: Vec<_> = beside
+        .iter()
+        .filter(|(_, noted)| noted.is_whiteout)
+        .map(|(path, _)| String::from_utf8_lossy(path))
+        .collect();
+    assert_eq!(deleted, ["d/gone", "d/kept/f", "d/linked"]);
+
+    // Brought to a disk that takes marks, the layer is one like all others.
+    let moved = room.dir("moved");
+    let above = inner.0.join("above").display().to_string();
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(above.replace("self", &std::process::id().to_string()))
+        .arg(&moved)
+        .status();
+    assert!(copied.unwrap().success());
+    let above = moved.join("above/fs");
+    settle_marks(&above).unwrap();
+    assert!(!Sidecar::read(&above).unwrap().has_marks());
+    let chain = [plain.chain[0].clone(), above];
+    assert_eq!(timeless(&read_only(&chain)), expected);
+    let error = settle_marks(&refused.chain[1]).unwrap_err();
+    assert!(matches!(error, RootfsError::Marks { .. }), "{error}");
+}
+
+/// Path, owner and mode of each entry.
+fn owned(tar: &[u8]) -> Vec<String> {
+    let mut reader = TarReader::new(tar);
+    let mut owned = Vec::new();
+    while let Some(entry) = reader.next().unwrap() {
+        let path = String::from_utf8_lossy(&entry.path);
+        owned.push(format!(
+            "{path} {}:{} {:o}",
+            entry.uid, entry.gid, entry.mode
+        ));
+    }
+    owned
+}
+
+/// An owner that is written down alone changes nothing on disk.
+#[test]
+fn owners_in_a_ledger_are_seen_to_change_and_go_into_the_layer() {
+    let host = tempfile::tempdir().unwrap();
+    let mut stage = Stage::new(&Room::new(host.path()));
+    stage.trees = Trees::new(host.path().join("trees"), Ownership::InLedger);
+    let layer = |stage: &Stage| {
+        let (top, lowers) = stage.chain.split_last().unwrap();
+        owned(&diff_with(top, lowers, LONG_AGO).unwrap().0)
+    };
+    stage.step("made", |tree| {
+        tree.make_dirs(b"d", (5, 6), 0o2750, None).unwrap();
+        for name in ["d/f", "d/plain", "d/other"] {
+            fs::write(inside(tree, name), name).unwrap();
+        }
+        let file = tree.open_file(b"d/f").unwrap();
+        tree.owners()
+            .describe(file.as_fd(), (7, 8), 0o4711)
+            .unwrap();
+        let directory = tree.open_path(b"d", false).unwrap();
+        let null = DeviceNumber {
+            is_block: false,
+            major: 1,
+            minor: 3,
+        };
+        let made = tree.owners().make_device(directory.as_fd(), b"null", null);
+        made.unwrap();
+    });
+    assert_eq!(
+        layer(&stage),
+        [
+            "d 5:6 2750",
+            "d/f 7:8 4711",
+            "d/null 0:0 600",
+            "d/other 0:0 644",
+            "d/plain 0:0 644"
+        ]
+    );
+    stage.step("given away", |tree| {
+        let known = tree.owners().ledger().unwrap();
+        let mut others: Ledger = known
+            .iter()
+            .map(|(file, attributes)| {
+                let mut attributes = attributes.clone();
+                if attributes.mode == 0o4711 {
+                    attributes.uid = 9;
+                }
+                (*file, attributes)
+            })
+            .collect();
+        let plain = Owners::in_ledger(Ledger::default());
+        let directory = tree.open_path(b"d", false).unwrap();
+        let mode = Some(0o644);
+        plain
+            .describe_at(directory.as_fd(), b"plain", (1, 1), mode)
+            .unwrap();
+        for (file, attributes) in plain.ledger().unwrap().iter() {
+            others.insert(*file, attributes.clone());
+        }
+        tree.owners().replace(others);
+    });
+    assert_eq!(
+        layer(&stage),
+        ["d 5:6 2750", "d/f 9:8 4711", "d/plain 1:1 644"]
+    );
+    // Composed anew, it is the same.
+    let again = Trees::new(host.path().join("again"), Ownership::InLedger);
+    let tree = again.read(&stage.chain, &Cancel::new()).unwrap();
+    let stat = tree.stat(b"d/f", false).unwrap().unwrap();
+    assert_eq!((stat.uid, stat.gid, stat.mode), (9, 8, 0o4711));
+    let stat = tree.stat(b"d/null", false).unwrap().unwrap();
+    assert_eq!((stat.kind, stat.rdev), (FileKind::CharDevice, (1, 3)));
+    assert!(whole(&tree) == whole(&stage.read()));
 }
