@@ -85,6 +85,7 @@ macro_rules! rungs {
     ($($test:ident $name:literal)*) => {
         $(
             #[test]
+            #[ignore = "takes minutes: `cargo test --test matrix -- --ignored`"]
             fn $test() {
                 check($name);
             }

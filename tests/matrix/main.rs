@@ -288,6 +288,7 @@ macro_rules! environments {
     ($($test:ident $name:literal)*) => {
         $(
             #[test]
+            #[ignore = "takes minutes: `cargo test --test matrix -- --ignored`"]
             fn $test() {
                 check($name);
             }
