@@ -397,7 +397,7 @@ pub(super) mod tests {
                     accumulator = match k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCH => arch,
-                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0) % 4 == 0 => {
+                        OFFSET_ARGUMENT_0.. if (k - OFFSET_ARGUMENT_0).is_multiple_of(4) => {
                             let word = k - OFFSET_ARGUMENT_0;
                             (arguments[(word / 8) as usize] >> (8 * (word % 8))) as u32
                         }

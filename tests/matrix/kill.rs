@@ -57,7 +57,6 @@ fn check(name: &str) {
             "{name}, round {round}: after {victims:?}"
         );
     }
-    eprintln!("{name}: killed {killed:?}");
     assert!(
         killed.len() > 1,
         "{name}: only one kind of process was ever killed: {killed:?}"
