@@ -53,7 +53,8 @@ fn run_in(root: &Root, script: &str, change: impl FnOnce(&mut RunSpec)) -> (Stri
     let mut spec = RunSpec {
         ledger: Some(Ledger::default()),
         scratch: Some(scratch),
-        ..root.shell(script)
+        // One stream, so that lines come in the order in which they were written.
+        ..root.shell(&format!("exec 2>&1; {script}"))
     };
     change(&mut spec);
     let mut printed = Vec::new();
