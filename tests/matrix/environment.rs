@@ -342,7 +342,7 @@ impl<'a> Bench<'a> {
         match self.place {
             Place::Overlay => PathBuf::from("/var/tmp/state"),
             Place::Volume => self.directory.join("volume/state"),
-            Place::Tmpfs if self.is_container() => PathBuf::from("/mnt/state"),
+            Place::Tmpfs if self.is_container() => PathBuf::from("/tmpfs/state"),
             Place::Tmpfs => self.directory.join("tmpfs/state"),
         }
     }
@@ -501,11 +501,8 @@ impl<'a> Bench<'a> {
             bind(&self.directory.join("volume"), "rw"),
         ];
         if self.place == Place::Tmpfs {
-            let owner = format!("mode=1777,uid={},gid={}", container.uid, container.uid);
-            let options: Vec<&str> = std::iter::once("nosuid")
-                .chain(owner.split(',').take(1))
-                .collect();
-            mounts.push(json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": options}));
+            // A directory that is not there: runc would give the mount the mode of one that is.
+            mounts.push(json!({"destination": "/tmpfs", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]}));
         }
         let mut namespaces: Vec<Value> = ["mount", "pid", "ipc", "uts"]
             .into_iter()
@@ -580,7 +577,7 @@ impl<'a> Bench<'a> {
             &volume(&self.directory.join("volume"), "rw"),
         ]);
         if self.place == Place::Tmpfs {
-            command.arg("--tmpfs=/mnt:rw,mode=1777,exec");
+            command.arg("--tmpfs=/tmpfs:rw,mode=1777,exec");
         }
         run(command.args(["localhost/ci:latest", "sleep", "infinity"]));
         Engine::Podman { storage }

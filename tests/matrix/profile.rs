@@ -47,6 +47,8 @@ pub(crate) fn docker(capabilities: &[String]) -> Value {
     if !has("CAP_SYS_CHROOT") {
         names.retain(|name| *name != "chroot");
     }
+    // The sandbox's table asks for their arguments; the profile does not.
+    names.extend(["mknod", "mknodat"]);
     let mut rules = vec![
         json!({"names": names, "action": "SCMP_ACT_ALLOW"}),
         json!({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]}),

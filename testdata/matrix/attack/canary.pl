@@ -12,6 +12,7 @@ if (!$canary) {
     socket(my $abstract, AF_UNIX, SOCK_STREAM, 0) or die "socket: $!";
     bind($abstract, pack("S a*", AF_UNIX, "\0$beside")) or die "bind: $!";
     listen($abstract, 5);
+    unlink("$beside/canary.sock");
     my $named = IO::Socket::UNIX->new(Local => "$beside/canary.sock", Listen => 5) or die "listen: $!";
     my $bits = '';
     vec($bits, fileno($abstract), 1) = 1;

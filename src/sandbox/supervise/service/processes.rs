@@ -46,17 +46,17 @@ impl Supervision {
 
     /// Lets pass what concerns a process of the command. The arguments are numbers, which nobody changes meanwhile.
     pub(super) fn of_process(&mut self, caller: &Caller, argument: usize) -> Result<Answer, Errno> {
+        let pid = caller.number(argument).cast_signed();
+        if pid != 0 && !self.service().family.has(pid) {
+            return Err(Errno::SRCH);
+        }
         let is_limit =
             argument == 0 && caller.number(1) == credentials::RESOURCE && caller.is_prlimit();
-        if is_limit {
-            return self
+        match is_limit {
+            true => self
                 .identity(Call::Prlimit64, caller)
-                .unwrap_or(Err(Errno::INVAL));
-        }
-        let pid = caller.number(argument).cast_signed();
-        match pid == 0 || self.service().family.has(pid) {
-            true => Ok(Answer::Continue),
-            false => Err(Errno::SRCH),
+                .unwrap_or(Err(Errno::INVAL)),
+            false => Ok(Answer::Continue),
         }
     }
 
