@@ -120,7 +120,7 @@ impl Way {
                 gid: getegid().as_raw(),
             }),
             Rung::Chroot => {
-                root_with(CapabilitySet::SYS_CHROOT | OVER_FILES)?;
+                root_with(CapabilitySet::SYS_CHROOT)?;
                 Ok(Way::Chroot)
             }
             Rung::Paths => Ok(Way::Paths),

@@ -59,8 +59,6 @@ pub enum SandboxError {
     NoEnd,
     #[error("`{rung}` is not strict: {}", lost_by(*.rung, .lost))]
     NotStrict { rung: Rung, lost: Vec<Lack> },
-    #[error("commands cannot be run by `{rung}` yet")]
-    NotThere { rung: Rung },
     #[error("no way to confine commands works here")]
     NoRung { refused: Vec<(Rung, SandboxError)> },
 }
@@ -103,7 +101,6 @@ impl SandboxError {
             SandboxError::NotStrict { .. } => {
                 "leave out `--require-isolation=strict`, or see what `builder doctor` advises".to_owned()
             }
-            SandboxError::NotThere { .. } => "leave it out: `paths` works wherever it would".to_owned(),
             SandboxError::NoRung { refused } => return best_hint(refused),
             SandboxError::NoSubordinateIds { user, .. } => format!(
                 "run `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}`, or add the line \

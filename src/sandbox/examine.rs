@@ -5,12 +5,12 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, MemfdFlags, Mode, OFlags, fchown, makedev, memfd_create, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::set_parent_process_death_signal;
-use rustix::process::{Gid, Signal, Uid, chroot, fchdir, pivot_root};
-use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::process::{Signal, chroot, fchdir, pivot_root};
+use rustix::thread::UnshareFlags;
 
 use crate::vocab::{Ownership, Rung};
 
@@ -19,7 +19,7 @@ use super::lack::{Lack, Lacks};
 use super::mount::{Attributes, Mount};
 use super::trial::attempt;
 use super::trouble::{By, Call, Trouble};
-use super::{filter, network, notification};
+use super::{filter, network, notification, privileges};
 
 /// The first version of Landlock that knows scopes (Linux 6.12).
 const SCOPES: u32 = 6;
@@ -45,18 +45,16 @@ pub(super) fn examine(rung: Rung) -> Result<Lacks, Trouble> {
         // With a user namespace of its own it may install filters and gain privileges all the same.
         attempt(|| notification::held_calls(rung.has_namespaces()))?;
     }
-    if rung == Rung::Paths {
-        attempt(notification::traced_calls)?;
-        attempt(resolution)?;
-    }
     if rung.has_namespaces() {
         unshare(UnshareFlags::NEWPID).by(Call::UnsharePid)?;
         // It ends with the first child, so this comes last.
         lacks = lacks.and(attempt(|| namespaces(rung))?);
     } else {
         lacks.add(Lack::PidNamespace);
+        attempt(notification::traced_calls)?;
+        attempt(resolution)?;
         if rung == Rung::Chroot {
-            attempt(real_ids)?;
+            attempt(other_root)?;
         }
     }
     Ok(lacks)
@@ -112,15 +110,10 @@ fn namespaces(rung: Rung) -> Result<Lacks, Trouble> {
     Ok(lacks)
 }
 
-/// What a change of the root directory is good for: other ids have to be real ones.
-fn real_ids() -> Result<Lacks, Trouble> {
+/// What a command is that has another root directory: nobody who could change it again.
+fn other_root() -> Result<Lacks, Trouble> {
     chroot("/").by(Call::Chroot)?;
-    let file = memfd_create("probe", MemfdFlags::CLOEXEC).by(Call::Chown)?;
-    let one = (Uid::from_raw(1), Gid::from_raw(1));
-    fchown(&file, Some(one.0), Some(one.1)).by(Call::Chown)?;
-    set_thread_groups(&[]).by(Call::SetIds)?;
-    set_thread_res_gid(one.1, one.1, one.1).by(Call::SetIds)?;
-    set_thread_res_uid(one.0, one.0, one.0).by(Call::SetIds)?;
+    privileges::drop_all().by(Call::DropCapabilities)?;
     Ok(Lacks::default())
 }
 

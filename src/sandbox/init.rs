@@ -127,7 +127,7 @@ fn run_command(
     let mut fds = fds.into_iter();
     let mut next = || fds.next().expect("counted");
     let (root, stdout, stderr) = (next(), next(), next());
-    if instructions.bare {
+    if instructions.bare.is_some() {
         let trees = (0..instructions.trees()).map(|_| next()).collect();
         let ledger = passing::unpack(next()).at(Stage::Ledger, "")?;
         let order = bare::Order {

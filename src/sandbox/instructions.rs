@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, fstat};
 
-use crate::vocab::{Ledger, NetworkMode, Secret, Security};
+use crate::vocab::{Ledger, NetworkMode, Rung, Secret, Security};
 
 use super::control;
+use super::enter;
 use super::error::RunError;
 use super::foreign;
 use super::limits::{self, Limit};
@@ -38,7 +39,16 @@ pub(super) struct Instructions {
     /// What the supervisor answers; its ledger comes as a descriptor.
     pub(super) supervised: Option<Mode>,
     /// Without namespaces and mounts; a directory for what is made in their place comes as a descriptor.
-    pub(super) bare: bool,
+    pub(super) bare: Option<Bare>,
+}
+
+/// How a command without namespaces gets to its root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bare {
+    /// It stays where it is: all that names a path is performed for it.
+    Outside,
+    /// The root becomes its root directory: what is on disk there the kernel finds for it.
+    Inside,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +217,10 @@ impl Instructions {
                 .map(|emulator| emulator.architecture.clone())
                 .collect(),
             supervised: spec.ledger.as_ref().map(|_| Mode::Light),
-            bare: spec.scratch.is_some(),
+            bare: spec.scratch.as_ref().map(|_| match enter::entered_rung() {
+                Some(Rung::Chroot) => Bare::Inside,
+                _ => Bare::Outside,
+            }),
         };
         if instructions.descriptors() > control::DESCRIPTORS {
             return wrong(format!(
@@ -223,7 +236,7 @@ impl Instructions {
         3 + self.trees()
             + self.emulators.len()
             + usize::from(self.supervised.is_some())
-            + usize::from(self.bare)
+            + usize::from(self.bare.is_some())
     }
 
     /// Returns the limits that the command really has: one of them carries a supervised process's credentials, and is only told.

@@ -15,6 +15,17 @@ use rustix::io::Errno;
 pub(super) enum Access {
     /// Execute and read.
     Execute,
+    /// Read and write files, list directories, and execute. Making and removing is not among it.
+    Use,
+}
+
+impl Access {
+    fn rights(self) -> u64 {
+        match self {
+            Access::Execute => EXECUTE | READ_FILE,
+            Access::Use => EXECUTE | READ_FILE | WRITE_FILE | READ_DIR | TRUNCATE,
+        }
+    }
 }
 
 /// The level of Landlock that the kernel has; 0 without it.
@@ -41,7 +52,10 @@ const KNOWN: [(Level, u32); 4] = [
     (Level(5), 16),
 ];
 const EXECUTE: u64 = 1 << 0;
+const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
+const READ_DIR: u64 = 1 << 3;
+const TRUNCATE: u64 = 1 << 14;
 const TCP: u64 = 0b11;
 const SCOPES: u64 = 0b11;
 const RULE_PATH_BENEATH: libc::c_int = 1;
@@ -126,9 +140,7 @@ pub(super) fn restrict(
     let rules = unsafe { OwnedFd::from_raw_fd(fd) };
     for (tree, access) in allowed {
         let rule = Beneath {
-            allowed: match access {
-                Access::Execute => EXECUTE | READ_FILE,
-            },
+            allowed: access.rights() & ruleset.files,
             parent: tree.as_raw_fd(),
         };
         // SAFETY: the kernel reads one structure, a live local of the layout that the rule's type has.

@@ -4,7 +4,7 @@
 //! order: u8 0, or 1 and the instructions                                                  (see `wire` for the pieces)
 //! instructions: argv | env (name, value) | cwd | uid | gid | groups | hostname | private network | resolv.conf | hosts
 //!               | u64 shm size | limits (u32 resource, u64 soft, u64 hard) | insecure | mounts | devices | emulators
-//!               | u8 0 not supervised, 1 light, 2 full | bare
+//!               | u8 0 not supervised, 1 light, 2 full | u8 0 not bare, 1 outside, 2 inside of its root
 //! mount:  target | u8 1, directory, read-only  or  u8 2, size or none  or  u8 3, content, mode, uid, gid
 //! device: source | path | read | write | mknod | uid, gid, mode or none
 //! emulator: architecture
@@ -18,7 +18,7 @@ use std::path::Path;
 
 use crate::vocab::Secret;
 
-use super::instructions::{Instructions, PlannedMount, PlannedSource};
+use super::instructions::{Bare, Instructions, PlannedMount, PlannedSource};
 use super::limits::Limit;
 use super::spec::{DeviceNode, DevicePermissions};
 use super::supervise::Mode;
@@ -92,7 +92,11 @@ impl Instructions {
             Some(Mode::Light) => 1,
             Some(Mode::Full) => 2,
         });
-        writer.claim(self.bare);
+        writer.0.push(match self.bare {
+            None => 0,
+            Some(Bare::Outside) => 1,
+            Some(Bare::Inside) => 2,
+        });
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Instructions> {
@@ -130,7 +134,12 @@ impl Instructions {
                 2 => Some(Mode::Full),
                 _ => return None,
             },
-            bare: reader.claim()?,
+            bare: match reader.byte()? {
+                0 => None,
+                1 => Some(Bare::Outside),
+                2 => Some(Bare::Inside),
+                _ => return None,
+            },
         })
     }
 }
@@ -273,7 +282,7 @@ mod tests {
             }],
             emulators: vec!["arm64".into()],
             supervised: Some(Mode::Light),
-            bare: true,
+            bare: Some(Bare::Inside),
         }
     }
 

@@ -9,17 +9,6 @@ use super::lack::Lack;
 use super::trial::attempt;
 use super::trouble::Trouble;
 
-/// Rungs that are taken without being asked for.
-///
-/// Not `chroot`, whose commands would see neither /proc nor devices yet: where it can be entered `paths` works too.
-const AUTOMATIC: &[Rung] = &[
-    Rung::Ns,
-    Rung::NsFull,
-    Rung::NsSub,
-    Rung::NsOne,
-    Rung::Paths,
-];
-
 /// What the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -41,8 +30,6 @@ pub struct Choice {
 #[derive(Debug)]
 pub struct Finding {
     pub rung: Rung,
-    /// Tells whether the program takes it by itself.
-    pub is_automatic: bool,
     pub outcome: Result<Vec<Lack>, SandboxError>,
 }
 
@@ -66,16 +53,12 @@ pub fn survey() -> Result<Vec<Finding>, SandboxError> {
     enter::single_thread()?;
     let find = |rung| Finding {
         rung,
-        is_automatic: AUTOMATIC.contains(&rung),
         outcome: attempt_rung(rung),
     };
     Ok(Rung::ALL.into_iter().map(find).collect())
 }
 
 fn attempt_rung(rung: Rung) -> Result<Vec<Lack>, SandboxError> {
-    if !AUTOMATIC.contains(&rung) {
-        return Err(SandboxError::NotThere { rung });
-    }
     let way = Way::find(rung)?;
     attempt(|| {
         way.go()?;
@@ -99,7 +82,7 @@ fn pick(
         });
     }
     let mut refused = Vec::new();
-    for &rung in AUTOMATIC {
+    for rung in Rung::ALL {
         match outcome(rung).and_then(|lacks| good_enough(rung, lacks, wanted.required)) {
             Ok(lacks) => {
                 return Ok(Choice {
@@ -186,8 +169,8 @@ mod tests {
         let Err(SandboxError::NoRung { refused }) = choice else {
             panic!("{choice:?}");
         };
-        assert_eq!(tried, AUTOMATIC);
-        assert_eq!(refused.len(), AUTOMATIC.len());
+        assert_eq!(tried, Rung::ALL);
+        assert_eq!(refused.len(), Rung::ALL.len());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub enum Rung {
     NsSub,
     /// A user namespace with one id. What files are in the image is kept in a ledger.
     NsOne,
-    /// Root without namespaces: a change of the root directory.
+    /// Root without namespaces: a change of the root directory, and a supervisor for what cannot be mounted.
     Chroot,
     /// Nothing at all: a supervisor performs what names a path.
     Paths,
@@ -47,8 +47,8 @@ impl Rung {
     /// Returns where the truth about files is.
     pub fn ownership(self) -> Ownership {
         match self {
-            Rung::Ns | Rung::NsFull | Rung::NsSub | Rung::Chroot => Ownership::OnDisk,
-            Rung::NsOne | Rung::Paths => Ownership::InLedger,
+            Rung::Ns | Rung::NsFull | Rung::NsSub => Ownership::OnDisk,
+            Rung::NsOne | Rung::Chroot | Rung::Paths => Ownership::InLedger,
         }
     }
 
@@ -153,6 +153,6 @@ mod tests {
             .into_iter()
             .filter(|rung| rung.ownership() == Ownership::InLedger)
             .collect();
-        assert_eq!(in_ledger, [Rung::NsOne, Rung::Paths]);
+        assert_eq!(in_ledger, [Rung::NsOne, Rung::Chroot, Rung::Paths]);
     }
 }

@@ -59,7 +59,7 @@ impl Machine<'_> {
         let group = group.map(Arc::new);
         let memory = Memory::watch(group.clone());
         let scratch = match sandbox::entered_rung() {
-            Some(Rung::Paths) => Some(scratch(&layer)?),
+            Some(Rung::Chroot | Rung::Paths) => Some(scratch(&layer)?),
             _ => None,
         };
         let spec = RunSpec {

@@ -43,10 +43,9 @@ impl Examination {
     ) -> Result<Examination, Failure> {
         let facts = Facts::gather();
         let findings = sandbox::survey().map_err(|error| failed(&error))?;
-        let works = |finding: &&Finding| match asked {
-            Some(rung) => finding.rung == rung,
-            None => finding.is_automatic,
-        } && finding.outcome.is_ok();
+        let works = |finding: &&Finding| {
+            asked.is_none_or(|rung| finding.rung == rung) && finding.outcome.is_ok()
+        };
         let taken = findings.iter().find(works).map(|finding| finding.rung);
         let storage = Storage::find(directory, taken, driver);
         Ok(Examination {

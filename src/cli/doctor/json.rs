@@ -98,7 +98,6 @@ fn rung(examination: &Examination, finding: &Finding) -> Value {
     json!({
         "name": finding.rung.name(),
         "state": state,
-        "automatic": finding.is_automatic,
         "reason": reason,
         "hint": hint,
         "lacks": lacks,

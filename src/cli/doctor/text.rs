@@ -180,9 +180,6 @@ fn rungs(examination: &Examination) -> Vec<Vec<String>> {
                 ("taken", "as asked for".to_owned())
             }
             Ok(_) if is_taken => ("taken", String::new()),
-            Ok(_) if !finding.is_automatic => {
-                ("works", format!("only with `--isolation={}`", finding.rung))
-            }
             Ok(_) => ("works", String::new()),
         };
         rows.push(row(&[finding.rung.name(), state, &reason]));

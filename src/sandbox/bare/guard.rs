@@ -16,6 +16,7 @@ use super::super::control;
 use super::super::errand::{self, Desk, Errand, Supervise};
 use super::super::init::{Outcome, exit, fork};
 use super::super::instructions::Instructions;
+use super::super::landlock::Access;
 use super::super::report::{At, Failure, Report, Stage};
 use super::super::stub::Stubs;
 use super::super::supervise::{Followed, Plan, Service, Supervision};
@@ -65,18 +66,27 @@ pub(in crate::sandbox) fn run(
     let Some(child) = fork().at(Stage::Fork, "")? else {
         drop((status, desk, children));
         let trees = world.guest.trees();
-        let mut programs: Vec<_> = trees
+        let root = match world.guest.is_root_directory() {
+            true => Some(trees[0].fd.as_fd()),
+            false => None,
+        };
+        let mut within: Vec<_> = trees
             .iter()
-            .filter(|tree| tree.holds_programs())
-            .map(|tree| tree.fd.as_fd())
+            .enumerate()
+            .filter(|(_, tree)| tree.holds_programs())
+            .map(|(at, tree)| match at == 0 && root.is_some() {
+                true => (tree.fd.as_fd(), Access::Use),
+                false => (tree.fd.as_fd(), Access::Execute),
+            })
             .collect();
-        programs.push(world.programs.as_fd());
+        within.push((world.programs.as_fd(), Access::Execute));
         let report = start::become_command(
             Start {
+                root,
                 cwd: world.cwd.as_fd(),
                 stdout: &stdout,
                 stderr: &stderr,
-                programs,
+                within,
                 status: &inner_status,
                 errands,
             },

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, fchdir, set_dumpable_behavior, setsid};
+use rustix::process::{DumpableBehavior, chroot, fchdir, set_dumpable_behavior, setsid};
 
 use super::super::command::Command;
 use super::super::errand::{Errands, Supervise};
@@ -20,11 +20,13 @@ use super::super::{filter, limits, privileges};
 
 /// What it starts with.
 pub(super) struct Start<'a> {
+    /// What becomes its root directory, if anything does.
+    pub(super) root: Option<BorrowedFd<'a>>,
     pub(super) cwd: BorrowedFd<'a>,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
-    /// What holds programs.
-    pub(super) programs: Vec<BorrowedFd<'a>>,
+    /// What it may reach by itself.
+    pub(super) within: Vec<(BorrowedFd<'a>, Access)>,
     /// Where the report goes; its reader lives as long as the outer half.
     pub(super) status: &'a PipeWriter,
     pub(super) errands: Errands,
@@ -51,6 +53,10 @@ fn prepare(start: Start<'_>, instructions: &Instructions) -> Result<Command, Fai
     default_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     connect_streams(&start)?;
+    if let Some(root) = start.root {
+        fchdir(root).at(Stage::Pivot, "fchdir")?;
+        chroot(".").at(Stage::Pivot, "chroot")?;
+    }
     fchdir(start.cwd).at(Stage::WorkingDirectory, &instructions.cwd)?;
 
     let command = Command::new(&instructions.argv, instructions.env.reveal());
@@ -62,13 +68,8 @@ fn prepare(start: Start<'_>, instructions: &Instructions) -> Result<Command, Fai
     rustix::thread::set_no_new_privs(true).at(Stage::Capabilities, "no_new_privs")?;
     let kept = privileges::kept(false);
     privileges::drop_all().at(Stage::Capabilities, "")?;
-    let allowed: Vec<_> = start
-        .programs
-        .iter()
-        .map(|tree| (*tree, Access::Execute))
-        .collect();
     let level =
-        landlock::restrict(&allowed, instructions.private_network).at(Stage::Landlock, "")?;
+        landlock::restrict(&start.within, instructions.private_network).at(Stage::Landlock, "")?;
     filter::install(&confinement).at(Stage::Filter, "")?;
 
     let mut sender = Sender::start(start.errands)?;

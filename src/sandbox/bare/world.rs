@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use crate::vocab::{Attributes, DeviceNumber, FileId, Ledger};
 
-use super::super::instructions::{Instructions, PlannedSource, may_be_covered};
+use super::super::instructions::{Bare, Instructions, PlannedSource, may_be_covered};
 use super::super::report::{At, Failure, Stage};
 use super::super::stub::{Stub, Stubs};
 use super::super::supervise::credentials::Credentials;
@@ -101,6 +101,9 @@ pub(super) fn make(
         stubs,
     };
     builder.build(dev, listing, trees, instructions)?;
+    if instructions.bare == Some(Bare::Inside) {
+        builder.world.guest.becomes_root_directory();
+    }
     Ok(builder.world)
 }
 

@@ -246,6 +246,11 @@ impl Registers {
         self.0.rax = u64::from(number);
     }
 
+    /// Tells whether the thread is at the same instruction, with the same stack.
+    pub(super) fn is_where(&self, other: &Registers) -> bool {
+        (self.0.rip, self.0.rsp, self.0.orig_rax) == (other.0.rip, other.0.rsp, other.0.orig_rax)
+    }
+
     /// Returns the lowest address that the thread's functions may be using.
     pub(super) fn stack(&self) -> u64 {
         /// What a leaf function may use below the pointer.
@@ -296,6 +301,11 @@ impl Registers {
         const INSTRUCTION: u64 = 4;
         self.0.pc -= INSTRUCTION;
         self.0.regs[8] = u64::from(number);
+    }
+
+    /// Tells whether the thread is at the same instruction, with the same stack.
+    pub(super) fn is_where(&self, other: &Registers) -> bool {
+        (self.0.pc, self.0.sp, self.0.regs[8]) == (other.0.pc, other.0.sp, other.0.regs[8])
     }
 
     /// Returns the lowest address that the thread's functions may be using.

@@ -34,10 +34,10 @@ use super::mount::{Attributes, Mount};
 use super::*;
 
 const SUBJECT: &str = "BUILDER_SANDBOX_SUBJECT";
-const PROGRAMS: [&str; 28] = [
+const PROGRAMS: [&str; 31] = [
     "sh", "cat", "ls", "id", "true", "echo", "stat", "mknod", "mount", "sleep", "readlink", "env",
     "hostname", "grep", "rm", "touch", "mkdir", "dd", "chroot", "wc", "ps", "kill", "ln", "chown",
-    "chmod", "unshare", "mv", "umount",
+    "chmod", "unshare", "mv", "umount", "cp", "head", "rmdir",
 ];
 
 /// What is run in place of the harness.

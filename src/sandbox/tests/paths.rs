@@ -1,7 +1,7 @@
-//! Commands without namespaces, as an ordinary user.
+//! Commands without namespaces, as an ordinary user; and the same as root in a root directory of their own.
 //!
-//! The subjects become nobody first, so that nothing here needs a right; all the same their commands are user 0, have what
-//! mounts would give them, and see nothing of the machine.
+//! The subjects of `paths` become nobody first, so that nothing here needs a right; all the same their commands are user 0, have
+//! what mounts would give them, and see nothing of the machine. Those of `chroot` keep user 0.
 
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -12,14 +12,72 @@ use super::super::survey::Choice;
 use super::*;
 
 subjects!(
-    attacks, drive, endings, lookups, mounts, ownership, programs
+    attacks,
+    chroot_attacks,
+    chroot_drive,
+    chroot_endings,
+    chroot_lookups,
+    chroot_mounted_programs,
+    chroot_mounts,
+    chroot_ownership,
+    chroot_programs,
+    drive,
+    endings,
+    lookups,
+    mounted_programs,
+    mounts,
+    ownership,
+    programs
 );
+
+/// Makes a subject of the same on the rung `chroot`.
+macro_rules! in_chroot {
+    ($($name:ident $of:ident),* $(,)?) => {$(
+        fn $name() {
+            RUNG.set(Rung::Chroot).unwrap();
+            $of();
+        }
+    )*};
+}
+
+in_chroot!(
+    chroot_attacks attacks,
+    chroot_drive drive,
+    chroot_endings endings,
+    chroot_lookups lookups,
+    chroot_mounted_programs mounted_programs,
+    chroot_mounts mounts,
+    chroot_ownership ownership,
+    chroot_programs programs,
+);
+
+/// Where it is not `paths`.
+static RUNG: std::sync::OnceLock<Rung> = std::sync::OnceLock::new();
+
+/// Has a subject performed on both rungs.
+macro_rules! as_subjects {
+    ($of:ident, $name:ident) => {
+        perform(stringify!($of));
+        perform(stringify!($name));
+    };
+}
 
 /// A user who owns nothing.
 const NOBODY: u32 = 65534;
 
-/// Becomes an ordinary user without a way back, and enters.
-fn ordinary_user() {
+/// Becomes an ordinary user without a way back, unless user 0 is what the rung needs, and enters.
+fn enter_bare() {
+    let rung = *RUNG.get_or_init(|| Rung::Paths);
+    if rung == Rung::Chroot {
+        let wanted = Wanted {
+            rung: Some(rung),
+            ..Wanted::default()
+        };
+        match choose(&wanted).and_then(|choice| enter(&choice)) {
+            Ok(_) => return,
+            Err(error) => skip(&error.to_string()),
+        }
+    }
     if rustix::process::geteuid().is_root() && set_thread_groups(&[]).is_ok() {
         let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         set_thread_res_gid(gid, gid, gid).unwrap();
@@ -27,7 +85,7 @@ fn ordinary_user() {
     }
     rustix::thread::set_no_new_privs(true).unwrap();
     let choice = Choice {
-        rung: Rung::Paths,
+        rung,
         lacks: Vec::new(),
         refused: Vec::new(),
     };
@@ -79,11 +137,11 @@ fn check_in(root: &Root, script: &str, expected: &str) -> Ledger {
 
 #[test]
 fn paths_mean_what_they_mean_in_a_root_of_their_own() {
-    as_subject!(lookups);
+    as_subjects!(lookups, chroot_lookups);
 }
 
 fn lookups() {
-    ordinary_user();
+    enter_bare();
     let root = Root::new();
     for (script, expected) in [
         ("pwd; cd /yard; pwd; cd ..; pwd", "/\n/yard\n/"),
@@ -137,6 +195,34 @@ fn lookups() {
             "TracerPid:\t0\nUid:\t0\t0\t0\t0",
         ),
         ("cat /proc/mounts | grep -c ' /proc proc '", "1"),
+        (
+            "cd /dev/fd/; cd ..; pwd; cd /proc/self/../self/fd && ls 0",
+            "/dev\n0",
+        ),
+        (
+            "ln -s ../proc/self/mounts /etc/mtab; grep -c ' /proc proc ' /etc/mtab; ln -s /proc/self/fd/1 /yard/out; echo out > /yard/out",
+            "1\nout",
+        ),
+        (
+            "cd /yard; ln -s /proc p; grep -c ^Name: p/self/status p/../proc/self/status",
+            "p/self/status:1\np/../proc/self/status:1",
+        ),
+        (
+            "cd /yard; ln -s nowhere/../../etc/hosts h; cat h 2>/dev/null || echo gone",
+            "gone",
+        ),
+        (
+            "cd /yard; ln -s ../etc/resolv.conf r; ln -s r s; cat r s; cat /etc/../etc//resolv.conf",
+            "nameserver 192.0.2.1\nnameserver 192.0.2.1\nnameserver 192.0.2.1",
+        ),
+        (
+            "cd /yard; mkdir real; echo on disk > real/f; ln -s real via; cat via/f; rm via; ln -s /dev via; ls via/null; mv real etc; cat etc/f",
+            "on disk\nvia/null\non disk",
+        ),
+        (
+            "cat /dev/full | head -c 3 | wc -c; { echo x > /dev/full; } 2>/dev/null || echo full",
+            "3\nfull",
+        ),
         ("hostname", "buildbox"),
         ("cat /etc/resolv.conf", "nameserver 192.0.2.1"),
     ] {
@@ -146,11 +232,11 @@ fn lookups() {
 
 #[test]
 fn programs_of_every_kind_are_executed() {
-    as_subject!(programs);
+    as_subjects!(programs, chroot_programs);
 }
 
 fn programs() {
-    ordinary_user();
+    enter_bare();
     let root = Root::new();
     let script = |name: &str, text: &str| {
         let path = root.path().join("yard").join(name);
@@ -189,12 +275,80 @@ fn programs() {
 }
 
 #[test]
+fn programs_are_executed_wherever_they_are() {
+    as_subjects!(mounted_programs, chroot_mounted_programs);
+}
+
+fn mounted_programs() {
+    enter_bare();
+    let root = Root::new();
+    let tools = TempDir::new().unwrap();
+    fs::set_permissions(tools.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let put = |name: &str, content: &[u8]| {
+        let path = tools.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let echo = fs::read(root.path().join("bin/echo")).unwrap();
+    put("echo", &echo);
+    put("script", b"#!/bin/sh\necho $0 $(pwd)\n");
+    put("by-tool", b"#!/tools/echo of\n");
+    for (command, expected) in [
+        ("/tools/echo a b", "a b"),
+        (
+            "cd /tools; ./echo c; ./script; pwd",
+            "c\n./script /tools\n/tools",
+        ),
+        ("/tools/by-tool x", "of /tools/by-tool x"),
+        ("/dev/pipes/EOF y", "/dev/pipes/EOF y"),
+        (
+            "PATH=/tools:/bin; echo d; command echo e; env echo f",
+            "d\ne\nf",
+        ),
+        (
+            "ln -sf /proc/self/exe /yard/sh; /yard/sh -c 'echo by itself'",
+            "by itself",
+        ),
+        (
+            "exec 9< /tools/echo; cd /yard; ln -sf /proc/self/fd/9 echo; ./echo by number; ln -sf /dev/fd/9 echo; ./echo again",
+            "by number\nagain",
+        ),
+        (
+            "cp /tools/echo /yard/e; exec 9< /yard/e; rm /yard/e; ln -sf /proc/self/fd/9 /yard/echo; /yard/echo deleted",
+            "deleted",
+        ),
+        (
+            "cd /tools; /proc/self/cwd/echo in proc; /proc/self/root/bin/echo in root",
+            "in proc\nin root",
+        ),
+        (
+            "i=0; while [ $i -lt 40 ]; do /tools/echo $i > /dev/null & (cd /tools; cd /proc) & i=$((i+1)); done; wait; ls /proc/self/fd | wc -l",
+            "4",
+        ),
+    ] {
+        let (printed, _) = run_in(&root, command, |spec| {
+            spec.mounts = vec![
+                RunMount {
+                    target: "/tools".into(),
+                    source: MountSource::Tree {
+                        fd: open(tools.path()),
+                        read_only: true,
+                    },
+                },
+                file("/dev/pipes/EOF", 0o755, "#!/bin/sh -e\necho $0 $1\n"),
+            ];
+        });
+        assert_eq!(printed, expected, "{command}");
+    }
+}
+
+#[test]
 fn owners_modes_and_devices_are_kept_in_the_ledger() {
-    as_subject!(ownership);
+    as_subjects!(ownership, chroot_ownership);
 }
 
 fn ownership() {
-    ordinary_user();
+    enter_bare();
     let root = Root::new();
     let own = rustix::process::geteuid().as_raw();
     let script = "cd /yard; touch a b; mkdir d; chown 7:8 a; chmod 4755 b; chmod 0 d; ln -s a l; chown -h 9 l; mknod n c 1 3; \
@@ -233,11 +387,11 @@ fn ownership() {
 
 #[test]
 fn what_is_mounted_is_crossed_both_ways() {
-    as_subject!(mounts);
+    as_subjects!(mounts, chroot_mounts);
 }
 
 fn mounts() {
-    ordinary_user();
+    enter_bare();
     let root = Root::new();
     fs::create_dir(root.path().join("yard/under")).unwrap();
     fs::write(root.path().join("yard/under/hidden"), "hidden").unwrap();
@@ -313,11 +467,11 @@ fn mounts() {
 
 #[test]
 fn nothing_outside_of_the_root_is_reached() {
-    as_subject!(attacks);
+    as_subjects!(attacks, chroot_attacks);
 }
 
 fn attacks() {
-    ordinary_user();
+    enter_bare();
     let root = Root::new();
     let outside = TempDir::new().unwrap();
     fs::write(outside.path().join("token"), "token").unwrap();
@@ -376,11 +530,11 @@ fn check_printed(root: &Root, script: &str) -> String {
 
 #[test]
 fn nothing_is_left_of_a_command_that_has_ended() {
-    as_subject!(endings);
+    as_subjects!(endings, chroot_endings);
 }
 
 fn endings() {
-    ordinary_user();
+    enter_bare();
     let root = Root::new();
     check_in(
         &root,
@@ -418,7 +572,7 @@ fn endings() {
 /// Runs whatever the environment says, for measuring: ROOT and COMMAND.
 fn drive() {
     let variable = |name: &str| std::env::var(name).unwrap();
-    ordinary_user();
+    enter_bare();
     let (_held, scratch) = scratch();
     let root = Root {
         directory: TempDir::new().unwrap(),

@@ -89,6 +89,7 @@ impl Guest {
     /// To be called when a name that may be a link's has changed.
     pub(in crate::sandbox) fn links_moved(&mut self) {
         self.parents.by_links.clear();
+        self.forget_natives();
     }
 
     /// Has a descriptor that leads to `token` mean another file.
@@ -118,6 +119,7 @@ impl Guest {
     pub(in crate::sandbox) fn directories_moved(&mut self) {
         self.directories.forget_all();
         self.parents = Parents::default();
+        self.forget_natives();
     }
 
     pub(super) fn root(&self) -> Start {

@@ -212,7 +212,12 @@ impl Guest {
     }
 
     /// Finds a directory from another one, which the asker may search.
-    fn parent(&mut self, asker: &Asker<'_>, start: &Start, text: &[u8]) -> Result<Start, Errno> {
+    pub(super) fn parent(
+        &mut self,
+        asker: &Asker<'_>,
+        start: &Start,
+        text: &[u8],
+    ) -> Result<Start, Errno> {
         if text.is_empty() {
             self.may_search(asker, start)?;
             return Ok(start.clone());
@@ -287,7 +292,12 @@ impl Guest {
         })
     }
 
-    fn begin(&mut self, asker: &Asker<'_>, at: i32, path: &[u8]) -> Result<Start, Errno> {
+    pub(super) fn begin(
+        &mut self,
+        asker: &Asker<'_>,
+        at: i32,
+        path: &[u8],
+    ) -> Result<Start, Errno> {
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
@@ -681,12 +691,12 @@ fn wants_directory(path: &[u8]) -> bool {
     path.ends_with(b"/") || path.ends_with(b"/.") || path == b"."
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     [directory, b"/", name].concat()
 }
 
 /// Splits a path that ends with a plain name into what is before it and the name.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
     let path = &path[..end];
     let at = path

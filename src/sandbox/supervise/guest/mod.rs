@@ -11,13 +11,16 @@
 //! table        the trees, and which one a canonical path lies in
 //! directories  directories of processes: descriptor, tree and canonical path, remembered
 //! lookup       the two ways: one `openat2` where no link is met, else component by component
+//! native       what the kernel finds by itself, where the root is a root directory
 //! ```
 
 mod directories;
 mod lookup;
+mod native;
 mod table;
 
 pub(in crate::sandbox) use directories::{number, place_of};
 pub(in crate::sandbox) use lookup::look;
 pub(in crate::sandbox) use lookup::{Asker, Found, Last, Near, Node, Opened, Slot};
+pub(in crate::sandbox) use native::Native;
 pub(in crate::sandbox) use table::{Content, Guest, TreeId, own, strip_prefix};

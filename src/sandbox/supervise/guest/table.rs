@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags, Statx, StatxFlags, openat, readlinkat, statx};
 use rustix::io::Errno;
 
 use super::directories::{Directories, Parents};
+use super::native::Natives;
 
 /// Which tree; 0 is the root's own.
 pub(in crate::sandbox) type TreeId = usize;
@@ -48,8 +49,8 @@ pub(in crate::sandbox) struct Guest {
     pub(super) tokens: Tokens,
     /// The host's /proc.
     proc: Rc<OwnedFd>,
-    /// The kernel resolves what leads to /proc by itself: the root is a real one.
-    pub(super) kernel_has_proc: bool,
+    /// The root is the root directory of the processes, too; then what the kernel finds there by itself.
+    pub(super) natives: Option<Natives>,
 }
 
 impl Tree {
@@ -68,7 +69,7 @@ impl Guest {
             parents: Parents::default(),
             tokens: Tokens::new(),
             proc: Rc::new(proc),
-            kernel_has_proc: true,
+            natives: None,
         };
         guest.mount(Vec::new(), root, false)?;
         Ok(guest)
@@ -99,7 +100,6 @@ impl Guest {
 
     /// Puts the processes of the family at /proc. `listing` is the directory that shows its entries.
     pub(in crate::sandbox) fn mount_proc(&mut self, listing: OwnedFd) -> Result<TreeId, Errno> {
-        self.kernel_has_proc = false;
         let host = self.path_of_descriptor(listing.as_fd())?;
         let stat = identify(listing.as_fd(), c"")?;
         Ok(self.add(Tree {

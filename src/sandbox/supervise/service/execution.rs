@@ -21,14 +21,15 @@ use super::super::credentials::Credentials;
 use super::super::elf::{self, Program, SCRIPT_HEAD};
 use super::super::exec::{self, Files, NAME_OPTION, Way};
 use super::super::family;
-use super::super::guest::{Node, Opened};
+use super::super::guest::{Last, Native, Node, Opened};
 use super::super::identity::{Executable, FileCapabilities};
 use super::super::memory::Memory;
 use super::super::permission::{EXECUTE, file_id};
 use super::super::ptrace::{self, Registers, Stop};
 use super::super::supervision::{Caller, Supervision};
-use super::Path;
+use super::detour::{Detour, Goal};
 use super::rooms::Rooms;
+use super::{Path, Service};
 
 /// More pointers than any call can have: each points to a byte at least, and all are limited to a quarter of the stack.
 const MOST_ARGUMENTS: usize = 1 << 20;
@@ -53,24 +54,27 @@ pub(super) struct Execution {
 }
 
 /// What a thread that went on is doing.
-enum Phase {
-    /// Getting room, at its first call's registers.
-    Mapping { registers: Registers, length: u64 },
-    /// Executing, if the kernel agrees.
-    Executing {
-        executable: family::Executable,
-        who: Credentials,
+pub(super) enum Phase {
+    /// Getting room, at its first call's registers; then it is where it was.
+    Mapping {
+        registers: Registers,
+        length: u64,
+        then: Option<Box<Phase>>,
     },
+    /// Executing, if the kernel agrees.
+    Executing(Executing),
     /// At a call whose end is waited for.
     Calling,
+    Detour(Detour),
 }
 
 impl std::fmt::Debug for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Phase::Mapping { .. } => "Mapping",
-            Phase::Executing { .. } => "Executing",
+            Phase::Executing(_) => "Executing",
             Phase::Calling => "Calling",
+            Phase::Detour(_) => "Detour",
         })
     }
 }
@@ -82,14 +86,45 @@ pub(in crate::sandbox) enum Followed {
     Killed(i32),
 }
 
+/// What a process is when it executes something.
+pub(super) struct Executing {
+    executable: family::Executable,
+    who: Credentials,
+}
+
+/// What becomes of a call.
+enum Next {
+    /// The kernel makes it as it is.
+    Same(Option<Executing>),
+    Other(Replacement),
+    /// The kernel has no path for what is meant.
+    ByDescriptor(OwnedFd, Goal),
+}
+
 /// Other arguments for a call.
-struct Replacement {
+pub(super) struct Replacement {
     /// What the path becomes, at which argument, and whether others are cleared.
     path: CString,
     path_at: usize,
     /// The pointers of the new first arguments come before the rest of the old ones.
     arguments: Option<(Vec<Vec<u8>>, Vec<u64>)>,
-    then: Option<Phase>,
+    then: Option<Executing>,
+    /// The program, in place of the path, which is empty.
+    pub(super) descriptor: Option<u64>,
+}
+
+impl Service {
+    pub(super) fn phase(&self, thread: i32) -> Option<&Phase> {
+        self.execution.phases.get(&thread)
+    }
+
+    pub(super) fn set_phase(&mut self, thread: i32, phase: Phase) {
+        self.execution.phases.insert(thread, phase);
+    }
+
+    pub(super) fn take_phase(&mut self, thread: i32) -> Option<Phase> {
+        self.execution.phases.remove(&thread)
+    }
 }
 
 impl Supervision {
@@ -216,10 +251,13 @@ impl Supervision {
         if former != process {
             service.execution.phases.remove(&process);
         }
-        if let Some(Phase::Executing { executable, who }) = phase {
-            service.family.executes(process, executable);
+        if let Some(
+            Phase::Executing(executing) | Phase::Detour(Detour::Executing { executing, .. }),
+        ) = phase
+        {
+            service.family.executes(process, executing.executable);
             // Fails for one that is gone.
-            self.table.set(process, who).ok();
+            self.table.set(process, executing.who).ok();
         }
     }
 
@@ -228,6 +266,9 @@ impl Supervision {
             ptrace::go_on(thread, 0).ok();
             return;
         };
+        if self.resume(thread, &registers) {
+            return;
+        }
         let caller = self.caller_at(thread, &registers);
         let done = match traced(registers.number()) {
             // The command has a filter of its own, and nobody traces for it.
@@ -249,7 +290,17 @@ impl Supervision {
                 self.execve(&caller, path, registers.argument(2), flags, 1)
             }
         };
-        let done = done.and_then(|replacement| self.replace(thread, &mut registers, replacement));
+        let done = done.and_then(|next| match next {
+            Next::Same(then) => {
+                if let Some(executing) = then {
+                    self.service()
+                        .set_phase(thread, Phase::Executing(executing));
+                }
+                ptrace::go_on(thread, 0)
+            }
+            Next::Other(replacement) => self.replace(thread, &mut registers, replacement),
+            Next::ByDescriptor(file, goal) => self.open_first(thread, &registers, file, goal),
+        });
         if let Err(errno) = done {
             let service = self.service();
             service.execution.phases.remove(&thread);
@@ -271,7 +322,7 @@ impl Supervision {
     }
 
     /// Lets the thread go on with other arguments, or to get room for them.
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         thread: i32,
         registers: &mut Registers,
@@ -292,7 +343,14 @@ impl Supervision {
         }
         while address.is_none() {
             let Some(at) = service.rooms.take(process, thread, length) else {
-                return self.get_room(thread, registers, length);
+                let then = replacement.descriptor.map(|descriptor| {
+                    Phase::Detour(Detour::Opened {
+                        registers: *registers,
+                        descriptor,
+                        goal: Goal::Program(replacement),
+                    })
+                });
+                return self.get_room(thread, registers, length, then);
             };
             waits = true;
             match memory.write(at, &replacement.bytes(at)) {
@@ -302,6 +360,9 @@ impl Supervision {
             }
         }
         let address = address.expect("the loop ends with one");
+        if let Some(descriptor) = replacement.descriptor {
+            return self.execute_descriptor(thread, registers, replacement, (descriptor, address));
+        }
         registers.set_argument(replacement.path_at, address + replacement.path_offset());
         if replacement.arguments.is_some() {
             registers.set_argument(replacement.path_at + 1, address);
@@ -312,7 +373,8 @@ impl Supervision {
         }
         registers.write(thread)?;
         match replacement.then {
-            Some(phase) => {
+            Some(executing) => {
+                let phase = Phase::Executing(executing);
                 service.execution.phases.insert(thread, phase);
                 ptrace::go_on(thread, 0)
             }
@@ -324,8 +386,48 @@ impl Supervision {
         }
     }
 
+    /// Has the thread execute what a descriptor leads to. What replaces its arguments is at `address`.
+    fn execute_descriptor(
+        &mut self,
+        thread: i32,
+        registers: &Registers,
+        replacement: Replacement,
+        (descriptor, address): (u64, u64),
+    ) -> Result<(), Errno> {
+        let first = match traced(registers.number()) {
+            Some(Traced::Execveat) => 2,
+            _ => 1,
+        };
+        let path = address + replacement.path_offset();
+        let arguments = match replacement.arguments {
+            Some(_) => address,
+            None => registers.argument(first),
+        };
+        let environment = registers.argument(first + 1);
+        let flags = libc::AT_EMPTY_PATH as u64;
+        let mut executing = *registers;
+        for (at, value) in [descriptor, path, arguments, environment, flags]
+            .into_iter()
+            .enumerate()
+        {
+            executing.set_argument(at, value);
+        }
+        let detour = Detour::Executing {
+            registers: *registers,
+            descriptor,
+            executing: replacement.then.ok_or(Errno::INVAL)?,
+        };
+        self.call_instead(thread, executing, libc::SYS_execveat, detour)
+    }
+
     /// Has the thread ask for memory.
-    fn get_room(&mut self, thread: i32, registers: &Registers, length: u64) -> Result<(), Errno> {
+    fn get_room(
+        &mut self,
+        thread: i32,
+        registers: &Registers,
+        length: u64,
+        then: Option<Phase>,
+    ) -> Result<(), Errno> {
         let length = Rooms::wanted(length);
         let mut asking = *registers;
         let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
@@ -344,6 +446,7 @@ impl Supervision {
             Phase::Mapping {
                 registers: *registers,
                 length,
+                then: then.map(Box::new),
             },
         );
         ptrace::go_on_to_end_of_call(thread)
@@ -353,12 +456,23 @@ impl Supervision {
         let service = self.service();
         let process = service.family.process_of(thread).unwrap_or(thread);
         match service.execution.phases.remove(&thread) {
-            Some(Phase::Mapping { registers, length }) => {
+            Some(Phase::Detour(detour)) => {
+                service.rooms.leave(process, thread);
+                return self.detour_ended(thread, detour);
+            }
+            Some(Phase::Mapping {
+                registers,
+                length,
+                then,
+            }) => {
                 let mut again = registers;
                 match Registers::of(thread).map(|now| now.result()) {
                     Ok(address @ 1..) => {
                         service.rooms.add(process, address.cast_unsigned(), length);
                         again.call_again(registers.number());
+                        if let Some(phase) = then {
+                            service.set_phase(thread, *phase);
+                        }
                     }
                     _ => again.set_result(-i64::from(Errno::NOMEM.raw_os_error())),
                 }
@@ -369,34 +483,57 @@ impl Supervision {
         ptrace::go_on(thread, 0).ok();
     }
 
-    fn chdir(&mut self, caller: &Caller) -> Result<Replacement, Errno> {
+    fn chdir(&mut self, caller: &Caller) -> Result<Next, Errno> {
         let path = Path {
             at: libc::AT_FDCWD,
             address: caller.arguments[0],
         };
+        let is_inside = self.service().guest.is_root_directory();
+        if is_inside {
+            let text = caller.memory().path(path.address)?;
+            let (guest, asker) = self.scene(caller)?;
+            if asker.who.may_search_all()
+                && guest
+                    .natively(&asker, path.at, text.to_bytes(), Last::Follow)
+                    .is_some()
+            {
+                return Ok(Next::Same(None));
+            }
+        }
         let node = self.find(caller, path, 0)?;
         if !node.is_directory() {
             return Err(Errno::NOTDIR);
         }
-        let guest = &self.service().guest;
-        let host = match node {
+        let fd = match node {
             Node::Opened(opened) => {
-                let host = guest.path_of_descriptor(opened.fd.as_fd())?;
                 let seen = self.truth().of(&opened.stat);
                 self.credentials(caller)?.check(&seen, EXECUTE)?;
-                host
+                opened.fd
             }
             Node::Proc(entry) => {
-                let fd = super::super::procfs::open_directory(guest, &entry)?;
-                guest.path_of_descriptor(fd.as_fd())?
+                let guest = &self.service().guest;
+                super::super::procfs::open_directory(guest, &entry)?.into()
             }
         };
-        Ok(Replacement {
-            path: host_path(host)?,
+        let guest = &self.service().guest;
+        let host = guest.path_of_descriptor(fd.as_fd())?;
+        let path = match guest.guest_of(&host) {
+            _ if !is_inside => host,
+            Some((0, path)) if path.is_empty() => b"/".to_vec(),
+            Some((0, path)) if !is_deleted(&path) => path,
+            _ => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                let fd = guest.reopen(fd.as_fd(), flags)?;
+                return Ok(Next::ByDescriptor(fd, Goal::Directory));
+            }
+        };
+        Ok(Next::Other(Replacement {
+            path: host_path(path)?,
             path_at: 0,
             arguments: None,
             then: None,
-        })
+            descriptor: None,
+        }))
     }
 
     fn execve(
@@ -406,7 +543,7 @@ impl Supervision {
         arguments: u64,
         flags: u32,
         path_at: usize,
-    ) -> Result<Replacement, Errno> {
+    ) -> Result<Next, Errno> {
         let known = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
         if flags & !known.cast_unsigned() != 0 {
             return Err(Errno::INVAL);
@@ -436,31 +573,82 @@ impl Supervision {
             None => Vec::new(),
         };
         let file = self.executable(caller, &opened)?;
-        let guest_path = file.guest.clone();
+        let (guest_path, host) = (file.guest.clone(), file.host.clone());
         let is_foreign = file.program == Program::Foreign;
-        let mut lookup = Lookup {
-            supervision: self,
-            caller,
-        };
+        let mut lookup = Lookup::new(self, caller);
         let plan = exec::plan(&called, &name, file, &mut lookup);
+        let all_native = lookup.all_native;
         if is_foreign {
             self.say_foreign(caller, &guest_path);
         }
         let plan = plan?;
         let who = self.credentials(caller)?.execute(&plan.rights)?;
         let rest = pointers.get(1..).unwrap_or_default().to_vec();
-        Ok(Replacement {
-            path: host_path(plan.host)?,
-            path_at,
-            arguments: plan.arguments.map(|first| (first, rest)),
-            then: Some(Phase::Executing {
-                executable: family::Executable {
-                    path: plan.guest.into(),
-                    loaders_arguments: if plan.by_loader { 3 } else { 0 },
-                },
-                who,
+        let arguments = plan.arguments.map(|first| (first, rest));
+        let then = Some(Executing {
+            executable: family::Executable {
+                path: plan.guest.into(),
+                loaders_arguments: if plan.by_loader { 3 } else { 0 },
+            },
+            who,
+        });
+        let other = |path: Vec<u8>, path_at| {
+            Ok::<_, Errno>(Replacement {
+                path: host_path(path)?,
+                path_at,
+                arguments,
+                then: None,
+                descriptor: None,
+            })
+        };
+        if !self.service().guest.is_root_directory() {
+            let replacement = other(plan.host, path_at)?;
+            return Ok(Next::Other(Replacement {
+                then,
+                ..replacement
+            }));
+        }
+        let program = match plan.host == host {
+            true => opened,
+            false => Lookup::new(self, caller).opened(&plan.host)?,
+        };
+        let is_on_disk = !plan.by_loader && program.tree == Some(0) && !is_deleted(&plan.host);
+        if all_native && !plan.by_loader && self.is_called_natively(caller, path) {
+            return Ok(Next::Same(then));
+        }
+        if is_on_disk {
+            let replacement = other(plan.host, path_at)?;
+            return Ok(Next::Other(Replacement {
+                then,
+                ..replacement
+            }));
+        }
+        let guest = &self.service().guest;
+        let fd = guest.reopen(program.fd.as_fd(), OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let replacement = other(Vec::new(), 1)?;
+        Ok(Next::ByDescriptor(
+            fd,
+            Goal::Program(Replacement {
+                then,
+                ..replacement
             }),
-        })
+        ))
+    }
+
+    /// Tells whether the kernel finds the program that a call names.
+    fn is_called_natively(&mut self, caller: &Caller, path: Path) -> bool {
+        let Ok(text) = caller.memory().path(path.address) else {
+            return false;
+        };
+        let Ok((guest, asker)) = self.scene(caller) else {
+            return false;
+        };
+        // A descriptor is the same for both.
+        text.is_empty()
+            || matches!(
+                guest.natively(&asker, path.at, text.to_bytes(), Last::Follow),
+                Some(Native::File(_))
+            )
     }
 
     /// Tells on the caller's own standard error what "exec format error" does not.
@@ -472,8 +660,12 @@ impl Supervision {
             return;
         };
         let text = format!(
-            "builder: `{}` is a program of another architecture, 32 bits wide perhaps, which cannot run in the sandbox `paths`\n",
-            String::from_utf8_lossy(path)
+            "builder: `{}` is a program of another architecture, 32 bits wide perhaps, which cannot run in the sandbox `{}`\n",
+            String::from_utf8_lossy(path),
+            match self.service().guest.is_root_directory() {
+                true => "chroot",
+                false => "paths",
+            }
         );
         // Whoever closed it did not want to know.
         rustix::io::write(&fd, text.as_bytes()).ok();
@@ -509,7 +701,11 @@ impl Supervision {
                 .and_then(|value| FileCapabilities::parse(value)),
         };
         let is_script = matches!(program, Program::Script { .. });
+        let is_inside = self.service().guest.is_root_directory();
         let (guest, host) = match named {
+            // The kernel finds it by the same name as everybody, or not by a name.
+            Some((_, path)) if is_inside => (path.clone(), path),
+            None if is_inside => (host.clone(), host),
             Some((_, path)) => (path, host),
             // The kernel finds it by no name that the caller could not take away before it looks.
             None if is_script => (host.clone(), host),
@@ -594,12 +790,30 @@ impl Supervision {
 struct Lookup<'a> {
     supervision: &'a mut Supervision,
     caller: &'a Caller,
+    /// Whatever was looked up the kernel finds by itself.
+    all_native: bool,
 }
 
-impl Lookup<'_> {
+impl<'a> Lookup<'a> {
+    fn new(supervision: &'a mut Supervision, caller: &'a Caller) -> Lookup<'a> {
+        Lookup {
+            supervision,
+            caller,
+            all_native: true,
+        }
+    }
+
+    fn is_native(&mut self, path: &[u8]) -> bool {
+        let Ok((guest, asker)) = self.supervision.scene(self.caller) else {
+            return false;
+        };
+        let found = guest.natively(&asker, libc::AT_FDCWD, path, Last::Follow);
+        matches!(found, Some(Native::File(_)))
+    }
+
     fn opened(&mut self, path: &[u8]) -> Result<Opened, Errno> {
         let (guest, asker) = self.supervision.scene(self.caller)?;
-        match guest.find(&asker, libc::AT_FDCWD, path, super::Last::Follow)? {
+        match guest.find(&asker, libc::AT_FDCWD, path, Last::Follow)? {
             Node::Opened(opened) => Ok(opened),
             Node::Proc(_) => Err(Errno::ACCESS),
         }
@@ -609,6 +823,9 @@ impl Lookup<'_> {
 impl Files for Lookup<'_> {
     fn find(&mut self, path: &[u8]) -> Result<exec::File, Errno> {
         let opened = self.opened(path)?;
+        if self.supervision.service().guest.is_root_directory() {
+            self.all_native &= self.is_native(path);
+        }
         self.supervision.executable(self.caller, &opened)
     }
 
@@ -624,11 +841,19 @@ impl Files for Lookup<'_> {
         self.supervision
             .credentials(self.caller)?
             .check(&seen, EXECUTE)?;
+        if self.supervision.service().guest.is_root_directory() {
+            if self.is_native(&loader.path) {
+                return Ok(Way::Copy(file.host.clone()));
+            }
+            return match has_name(file) && self.supervision.knows_option(&opened)? {
+                true => Ok(Way::Loader(loader.path.clone())),
+                false => Err(Errno::NOEXEC),
+            };
+        }
         let guest = &self.supervision.service().guest;
         let host = guest.path_of_descriptor(opened.fd.as_fd())?;
         // What has no name of its own in the root cannot be named to the loader either.
-        let has_name = file.guest.starts_with(b"/") && !file.guest.ends_with(b" (deleted)");
-        let is_named = has_name && file.id.0.is_some();
+        let is_named = has_name(file);
         if is_named && self.supervision.knows_option(&opened)? {
             return Ok(Way::Loader(host));
         }
@@ -645,6 +870,15 @@ impl Files for Lookup<'_> {
             .copy(&stat, &program, Some((loader, &host)))
             .map(Way::Copy)
     }
+}
+
+fn has_name(file: &exec::File) -> bool {
+    file.id.0.is_some() && file.guest.starts_with(b"/") && !is_deleted(&file.guest)
+}
+
+/// Tells whether the kernel says of a file that it has no name any more.
+fn is_deleted(path: &[u8]) -> bool {
+    path.ends_with(b" (deleted)")
 }
 
 impl Replacement {
