@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::super::filter::Instruction;
+use super::interrupt::Interrupts;
 
 /// Receives and answers held calls.
 #[derive(Debug)]
@@ -124,16 +125,30 @@ impl Listener {
                 errno => Err(errno),
             };
         }
-        // SAFETY: the kernel has filled in the structure at the start of the room, which is large enough and aligned for it,
-        // and all of whose fields are numbers.
-        let call = unsafe { room.0.as_ptr().cast::<libc::seccomp_notif>().read() };
-        Ok(Some(Notification {
-            id: call.id,
-            thread: i32::try_from(call.pid).unwrap_or(0),
-            arch: call.data.arch,
-            number: call.data.nr.cast_unsigned(),
-            arguments: call.data.args,
-        }))
+        // SAFETY: the kernel has filled in the structure at the start of the room.
+        Ok(Some(unsafe { room.notification() }))
+    }
+
+    /// Waits for the next held call and takes it; `None` if its caller is gone, EINTR if a signal has come.
+    pub(in crate::sandbox) fn wait(
+        &self,
+        interrupts: &Interrupts,
+    ) -> Result<Option<Notification>, Errno> {
+        let mut room = Room::<NOTIFICATION>::default();
+        // SAFETY: as in `receive`.
+        let result = unsafe {
+            interrupts.ioctl(
+                self.0.as_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_RECV,
+                room.0.as_mut_ptr(),
+            )
+        };
+        match result {
+            // SAFETY: the kernel has filled in the structure at the start of the room.
+            Ok(()) => Ok(Some(unsafe { room.notification() })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Tells whether the call is still held: so its caller's number was its own until now.
@@ -237,6 +252,24 @@ impl AsFd for Listener {
 const NOTIFICATION: usize = 2 * size_of::<libc::seccomp_notif>() / size_of::<u64>();
 
 struct Room<const WORDS: usize>([u64; WORDS]);
+
+impl Room<NOTIFICATION> {
+    /// # Safety
+    ///
+    /// The kernel has written its structure here.
+    unsafe fn notification(&self) -> Notification {
+        // SAFETY: the structure is at the start of the room, which is large enough and aligned for it, and all of its fields are
+        // numbers.
+        let call = unsafe { self.0.as_ptr().cast::<libc::seccomp_notif>().read() };
+        Notification {
+            id: call.id,
+            thread: i32::try_from(call.pid).unwrap_or(0),
+            arch: call.data.arch,
+            number: call.data.nr.cast_unsigned(),
+            arguments: call.data.args,
+        }
+    }
+}
 
 impl<const WORDS: usize> Default for Room<WORDS> {
     fn default() -> Self {

@@ -28,6 +28,7 @@ mod family;
 mod guest;
 mod identity;
 mod ids;
+mod interrupt;
 mod light;
 pub(super) mod listener;
 mod look;
@@ -49,6 +50,7 @@ mod xattrs;
 pub(super) use calls::program as paths_program;
 pub(super) use family::Family;
 pub(super) use guest::{Asker, Found, Guest, Last, Node, look};
+pub(super) use interrupt::Interrupts;
 pub(super) use permission::{Truth, file_id};
 pub(super) use service::{Followed, HARMLESS, Service, fill_listing};
 #[cfg(test)]

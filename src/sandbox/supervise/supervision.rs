@@ -10,6 +10,7 @@ use crate::vocab::{Attributes, Ledger};
 
 use super::calls::Operation;
 use super::credentials::{Credentials, Table};
+use super::interrupt::Interrupts;
 use super::listener::{Answer, Listener, Notification};
 use super::memory::Memory;
 use super::ownership::Files;
@@ -179,6 +180,20 @@ impl Supervision {
             }
             Ok(None) => true,
             Err(_) => false,
+        }
+    }
+
+    /// Answers held calls until a signal has come.
+    pub(in crate::sandbox) fn serve_until(&mut self, interrupts: &Interrupts) {
+        loop {
+            match self.listener.wait(interrupts) {
+                Ok(Some(notification)) => {
+                    let answer = self.decide(&notification);
+                    self.listener.answer(notification.id, answer);
+                }
+                // Callers end without a word to the listener; their ends are told by signals.
+                Ok(None) | Err(_) => return,
+            }
         }
     }
 
