@@ -34,6 +34,7 @@ pub(super) enum Operation {
     Fremovexattr,
     Fsetxattr,
     Fstat,
+    Fsync,
     Futimesat,
     Getcwd,
     Getsockname,
@@ -79,6 +80,7 @@ pub(super) enum Operation {
     Statx,
     Symlink,
     Symlinkat,
+
     Truncate,
     Umask,
     Uname,
@@ -128,6 +130,9 @@ const HELD: &[(Operation, [u32; 2], When)] = &[
     (O::Fremovexattr,     [199,  16], Always),
     (O::Fsetxattr,        [190,   7], Always),
     (O::Fstat,            [  5,  80], Always),
+    (O::Fsync,            [ 74,  82], Always),
+    (O::Fsync,            [ 75,  83], Always), // fdatasync
+    (O::Fsync,            [306, 267], Always), // syncfs
     (O::Futimesat,        [261,   N], Always),
     (O::Getcwd,           [ 79,  17], Always),
     (O::Getsockname,      [ 51, 204], Always),
@@ -169,6 +174,7 @@ const HELD: &[(Operation, [u32; 2], When)] = &[
     (O::Statx,            [332, 291], Always),
     (O::Symlink,          [ 88,   N], Always),
     (O::Symlinkat,        [266,  36], Always),
+    (O::Fsync,            [277,  84], Always), // sync_file_range
     (O::Truncate,         [ 76,  45], Always),
     (O::Umask,            [ 95, 166], Always),
     (O::Uname,            [ 63, 160], Always),

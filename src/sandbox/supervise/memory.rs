@@ -4,7 +4,9 @@
 //! process; a wrong one is EFAULT, as it is for the kernel.
 
 use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
 /// Longest path with its NUL.
@@ -14,11 +16,52 @@ const PAGE: u64 = 4096;
 
 /// The memory of the process that a thread belongs to.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sandbox) struct Memory(i32);
+pub(in crate::sandbox) struct Memory {
+    thread: i32,
+    /// The memory as a file, which [`Memories`] keep open for longer than this is used.
+    file: Option<RawFd>,
+}
+
+/// Memories that are read again and again, as open files: to find a process and ask whether one may look into it is half of
+/// what a read costs. Each is the memory of a thread until that executes something or ends.
+#[derive(Debug, Default)]
+pub(in crate::sandbox) struct Memories(Vec<(i32, OwnedFd)>);
+
+/// More than the processes that take turns.
+const MOST: usize = 16;
+
+impl Memories {
+    /// Returns the memory of a thread that is traced. Valid until the next call of any of these functions.
+    pub(in crate::sandbox) fn of(&mut self, proc: &OwnedFd, thread: i32) -> Memory {
+        let at = match self.0.iter().position(|(known, _)| *known == thread) {
+            Some(at) => at,
+            None => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let Ok(file) = openat(proc, format!("{thread}/mem"), flags, Mode::empty()) else {
+                    return Memory::of(thread);
+                };
+                self.0.truncate(MOST - 1);
+                self.0.push((thread, file));
+                self.0.len() - 1
+            }
+        };
+        // The last ones to be used come first.
+        self.0[..=at].rotate_right(1);
+        Memory {
+            thread,
+            file: Some(self.0[0].1.as_raw_fd()),
+        }
+    }
+
+    /// To be called when a thread gets other memory, or none.
+    pub(in crate::sandbox) fn forget(&mut self, thread: i32) {
+        self.0.retain(|(known, _)| *known != thread);
+    }
+}
 
 impl Memory {
     pub(in crate::sandbox) fn of(thread: i32) -> Memory {
-        Memory(thread)
+        Memory { thread, file: None }
     }
 
     /// Fills all of `bytes`.
@@ -35,6 +78,12 @@ impl Memory {
         if bytes.is_empty() {
             return Ok(0);
         }
+        if let Some(file) = self.file {
+            let at = i64::try_from(address).map_err(|_| Errno::FAULT)?;
+            // SAFETY: the kernel writes at most as many bytes as there are in a slice that is borrowed for writing.
+            let count = unsafe { libc::pread64(file, bytes.as_mut_ptr().cast(), bytes.len(), at) };
+            return usize::try_from(count).map_err(|_| Errno::FAULT);
+        }
         let local = libc::iovec {
             iov_base: bytes.as_mut_ptr().cast(),
             iov_len: bytes.len(),
@@ -42,8 +91,9 @@ impl Memory {
         let remote = remote(address, bytes.len())?;
         // SAFETY: the kernel writes at most `local.iov_len` bytes at `local.iov_base`, which is all of a slice that is
         // borrowed for writing; the remote range is in the other process, and the kernel checks it.
-        let count =
-            unsafe { libc::process_vm_readv(self.0, &raw const local, 1, &raw const remote, 1, 0) };
+        let count = unsafe {
+            libc::process_vm_readv(self.thread, &raw const local, 1, &raw const remote, 1, 0)
+        };
         usize::try_from(count).map_err(|_| refusal())
     }
 
@@ -60,7 +110,7 @@ impl Memory {
         // SAFETY: the kernel only reads from `local`, all of a borrowed slice; the remote range is in the other process, and
         // the kernel checks it.
         let count = unsafe {
-            libc::process_vm_writev(self.0, &raw const local, 1, &raw const remote, 1, 0)
+            libc::process_vm_writev(self.thread, &raw const local, 1, &raw const remote, 1, 0)
         };
         match usize::try_from(count) {
             Ok(count) if count == bytes.len() => Ok(()),
@@ -151,6 +201,27 @@ mod tests {
 
     fn own() -> Memory {
         Memory::of(rustix::process::getpid().as_raw_pid())
+    }
+
+    #[test]
+    fn memory_that_is_kept_open_reads_alike() {
+        let proc = rustix::fs::open("/proc", OFlags::PATH, Mode::empty()).unwrap();
+        let mut memories = Memories::default();
+        let thread = rustix::process::getpid().as_raw_pid();
+        for _ in 0..2 {
+            let memory = memories.of(&proc, thread);
+            assert!(memory.file.is_some());
+            for length in [0, 255, 257, 4095] {
+                let text = CString::new(vec![b'x'; length]).unwrap();
+                let read = memory.path(text.as_ptr() as u64);
+                assert_eq!(read, Ok(text), "{length}");
+            }
+            assert_eq!(memory.path(0), Err(Errno::FAULT));
+            assert_eq!(memory.path(u64::MAX - 3), Err(Errno::FAULT));
+        }
+        assert_eq!(memories.0.len(), 1);
+        memories.forget(thread);
+        assert!(memories.0.is_empty());
     }
 
     #[test]

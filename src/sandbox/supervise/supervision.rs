@@ -87,6 +87,7 @@ pub(in crate::sandbox) struct Caller {
     pub(super) id: u64,
     /// The thread.
     pub(super) thread: i32,
+    memory: Memory,
     pub(super) abi: Abi,
     /// The call's own.
     which: u32,
@@ -99,6 +100,7 @@ impl Caller {
         Caller {
             id: 0,
             thread,
+            memory: Memory::of(thread),
             abi: Abi::NATIVE,
             which,
             arguments,
@@ -110,7 +112,7 @@ impl Caller {
     }
 
     pub(super) fn memory(&self) -> Memory {
-        Memory::of(self.thread)
+        self.memory
     }
 
     /// Returns the low half of an argument: an id, a mode, flags.
@@ -218,6 +220,7 @@ impl Supervision {
         let caller = Caller {
             id: notification.id,
             thread: notification.thread,
+            memory: Memory::of(notification.thread),
             abi,
             which: notification.number,
             arguments: notification.arguments,
@@ -235,6 +238,7 @@ impl Supervision {
         let caller = Caller {
             id: notification.id,
             thread: notification.thread,
+            memory: self.memory_of(notification.thread),
             abi: Abi::NATIVE,
             which: notification.number,
             arguments: notification.arguments,

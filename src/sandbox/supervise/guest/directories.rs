@@ -8,7 +8,7 @@
 //! A descriptor opened with `O_PATH` cannot be passed to the caller of a held call. What cannot be opened otherwise (a link, a
 //! socket) is kept, and the caller gets a *token* in its place: an empty file of memory, known by its inode.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,11 +17,14 @@ use rustix::fs::{Mode, OFlags, Statx, openat};
 use rustix::io::Errno;
 
 use super::super::credentials::Credentials;
-use super::lookup::Asker;
+use super::lookup::{Asker, Near};
 use super::table::{Content, Guest, TreeId, identify, is_directory, key};
 
 /// More than any process has in use; each is a descriptor of the supervisor.
 const MOST: usize = 256;
+
+/// Only words.
+const MOST_NO_LINKS: usize = 4096;
 
 /// Where a lookup begins.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub(super) struct Parents {
     plain: HashMap<Key, Start>,
     /// Perhaps by way of a link, which may be taken away like any file.
     by_links: HashMap<Key, Start>,
+    /// Absolute paths of the root's own tree that end with no link.
+    no_links: HashSet<Box<[u8]>>,
 }
 
 pub(super) type Key = (usize, Vec<u8>);
@@ -90,6 +95,31 @@ impl Guest {
     pub(in crate::sandbox) fn links_moved(&mut self) {
         self.parents.by_links.clear();
         self.forget_natives();
+        self.parents.no_links.clear();
+    }
+
+    /// Tells whether a path is known to end with what is no link. Programs that make paths canonical ask that of each directory
+    /// on each path; before anything else can be there, what is there has to move.
+    pub(in crate::sandbox) fn is_no_link(&self, asker: &Asker<'_>, path: &[u8]) -> bool {
+        asker.who.may_search_all() && self.parents.no_links.contains(path)
+    }
+
+    /// Keeps a path that ends with what is no link.
+    pub(in crate::sandbox) fn keep_no_link(
+        &mut self,
+        asker: &Asker<'_>,
+        near: &Near<'_>,
+        path: &[u8],
+    ) {
+        // Other trees may be changed by others.
+        if near.directory.tree != 0 || !path.starts_with(b"/") || !asker.who.may_search_all() {
+            return;
+        }
+        let known = &mut self.parents.no_links;
+        if known.len() >= MOST_NO_LINKS {
+            known.clear();
+        }
+        known.insert(path.into());
     }
 
     /// Has a descriptor that leads to `token` mean another file.

@@ -208,6 +208,7 @@ impl Supervision {
             service.rooms.left(process, thread);
         }
         service.family.remove(thread);
+        service.memories.forget(thread);
         service.execution.phases.remove(&thread);
         service.execution.strangers.remove(&thread);
         if service.execution.first == Some(thread) {
@@ -246,6 +247,8 @@ impl Supervision {
     fn executed(&mut self, process: i32) {
         let former = ptrace::message(process).unwrap_or(process);
         let service = self.service();
+        service.memories.forget(process);
+        service.memories.forget(former);
         service.rooms.left(process, former);
         let phase = service.execution.phases.remove(&former);
         if former != process {

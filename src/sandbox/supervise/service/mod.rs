@@ -10,6 +10,7 @@
 //! names       mkdir, unlink, rename, link, symlink, mknod
 //! attributes  chmod, chown, utimensat, truncate
 //! xattrs      extended attributes
+//! sync        what waits for the disk
 //! sockets     sockets with names in the tree
 //! processes   what concerns other processes
 //! written     files of /proc that are written anew
@@ -30,6 +31,7 @@ mod processes;
 mod rooms;
 mod show;
 mod sockets;
+mod sync;
 mod written;
 mod xattrs;
 
@@ -45,6 +47,7 @@ use super::calls::{Operation, Operations};
 use super::family::Family;
 use super::guest::{Asker, Guest, Last, Node, Opened, TreeId, look};
 use super::listener::Answer;
+use super::memory::{Memories, Memory};
 use super::permission::{Truth, file_id};
 use super::supervision::{Caller, Supervision};
 
@@ -66,6 +69,7 @@ pub(in crate::sandbox) struct Service {
     helpers: helpers::Helpers,
     rooms: rooms::Rooms,
     execution: execution::Execution,
+    memories: Memories,
     /// Where copies of programs lie.
     scratch: OwnedFd,
     hostname: String,
@@ -85,6 +89,7 @@ impl Service {
             helpers: helpers::Helpers::default(),
             rooms: rooms::Rooms::default(),
             execution: execution::Execution::default(),
+            memories: Memories::default(),
             scratch,
             hostname,
         }
@@ -136,6 +141,7 @@ impl Supervision {
             O::Stat => self.stat(caller, here(0), 0, address(1)),
             O::Lstat => self.stat(caller, here(0), nofollow, address(1)),
             O::Fstat => self.stat_descriptor(caller, number(0).cast_signed(), address(1)),
+            O::Fsync => self.sync(caller, number(0).cast_signed()),
             O::Newfstatat => self.stat(caller, at(0), number(3), address(2)),
             O::Statx => self.statx(caller, at(0), number(2), number(3), address(4)),
             O::Access => self.access(caller, here(0), number(1), 0),
@@ -205,6 +211,14 @@ impl Supervision {
             O::InotifyAddWatch => Err(Errno::NOSPC),
             O::NameToHandleAt => Err(Errno::OPNOTSUPP),
         }
+    }
+
+    /// Returns the memory of a thread whose call is held.
+    pub(super) fn memory_of(&mut self, thread: i32) -> Memory {
+        let Service {
+            memories, guest, ..
+        } = self.service();
+        memories.of(guest.proc(), thread)
     }
 
     pub(super) fn service(&mut self) -> &mut Service {

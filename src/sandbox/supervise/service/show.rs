@@ -216,9 +216,16 @@ impl Supervision {
         let text = caller.memory().path(path.address)?;
         if !text.is_empty() {
             let (guest, asker) = self.scene(caller)?;
-            if let Some(Near { directory, name }) = guest.near(&asker, path.at, text.to_bytes())? {
-                let text = readlinkat(&*directory.fd, name, Vec::new())?.into_bytes();
-                return give_text(caller, text, out, size);
+            let words = text.to_bytes();
+            if guest.is_no_link(&asker, words) {
+                return Err(Errno::INVAL);
+            }
+            if let Some(near) = guest.near(&asker, path.at, words)? {
+                let text = readlinkat(&*near.directory.fd, near.name, Vec::new());
+                if text == Err(Errno::INVAL) {
+                    guest.keep_no_link(&asker, &near, words);
+                }
+                return give_text(caller, text?.into_bytes(), out, size);
             }
         }
         let node = self.find_text(caller, path.at, &text, flags.cast_unsigned())?;
