@@ -5,11 +5,16 @@
 //!
 //! Layers know files by path, a ledger by what the kernel knows them by. In a composed tree that is for good. A mounted overlay
 //! shows a lower file by the lower's inode number and birth; once it is copied up it has the upper file's birth, and the lower's
-//! number only for as long as the kernel remembers it (a user namespace may not look it up again), then the upper's. So what
-//! comes from a lower layer is entered without its birth, files of several names are copied up at once, since they change their
-//! number right away, and after the step a file that is not found is looked for by what lies below its path.
+//! number only for as long as the kernel has it in memory (a user namespace may not look it up again, and of a link nobody can),
+//! then the upper's. So what comes from a lower layer is entered without its birth, and files of several names are copied up at
+//! once, since they change their number right away. After the step a file that is not found is looked for by what lies below its
+//! path, and one that has been moved by the time of its birth, which is that of its copy. overlayfs itself does not tell in a user
+//! namespace where a file comes from, only that it was copied up.
+//!
+//! All layers of a mount with a ledger lie on one file system. Of others overlayfs makes up the numbers of directories, anew each
+//! time that it looks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -98,6 +103,9 @@ pub fn note_owners(layer: &Path, root: &Tree, lowers: &[PathBuf]) -> Result<(), 
         lowers: Lowers::open(lowers)?,
         is_mounted: root.naming().during("examine", "/")? == Naming::Mounted,
         by_birth: None,
+        lost: None,
+        top: top.as_fd(),
+        root: root.as_fd(),
         names: HashMap::new(),
         noted,
     };
@@ -142,6 +150,11 @@ struct Noter<'a> {
     is_mounted: bool,
     /// The numbers under which files of one birth are known; made when it is first needed.
     by_birth: Option<HashMap<Birth, Vec<FileId>>>,
+    /// What is known of files that are in no place of their own; found when it is first needed.
+    lost: Option<HashMap<Birth, Vec<Attributes>>>,
+    /// The layer.
+    top: BorrowedFd<'a>,
+    root: BorrowedFd<'a>,
     /// The paths of files with several names, by inode number.
     names: HashMap<u64, Vec<Vec<u8>>>,
     noted: Sidecar,
@@ -220,30 +233,115 @@ impl Noter<'_> {
         stat: &Stat,
         file: &FileId,
     ) -> io::Result<Option<Attributes>> {
+        if stat.kind == FileKind::File {
+            let was_copied_up = xattr::get(open_file(walk)?.as_fd(), xattr::ORIGIN)?.is_some();
+            if !was_copied_up {
+                // Made in this layer, or parted from its other names: known by its own number, if at all.
+                return Ok(None);
+            }
+        }
         let path = walk.path();
         // Changed after it was copied up: known by the birth that it has, and the number of what lies below.
         let owners = self.owners;
         let by_birth = self.by_birth.get_or_insert_with(|| by_birth(owners));
+        let inodes = self.lowers.inodes(path)?;
         for other in by_birth
             .get(&(file.device, file.birth))
             .into_iter()
             .flatten()
         {
-            if self.lowers.has_inode(path, other.inode)? {
+            if inodes.contains(&other.inode) {
                 return Ok(self.owners.known_of(other));
             }
         }
-        // Copied up and not changed since: known as the lower file.
-        let Some(inode) = self.lowers.inode_with_attributes(path)? else {
+        if !inodes.is_empty() {
+            return self.known_below(walk, stat, file);
+        }
+        match stat.kind {
+            FileKind::File => self.known_elsewhere(file),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns what is known of a file as one that was moved here, after it was copied up.
+    fn known_elsewhere(&mut self, file: &FileId) -> io::Result<Option<Attributes>> {
+        if self.lost.is_none() {
+            self.lost = Some(self.find_lost()?);
+        }
+        let lost = self.lost.as_ref().expect("just found");
+        let Some([first, others @ ..]) = lost.get(&(file.device, file.birth)).map(Vec::as_slice)
+        else {
             return Ok(None);
         };
-        let was_copied_up = stat.kind == FileKind::File
-            && xattr::get(open_file(walk)?.as_fd(), xattr::ORIGIN)?.is_some();
-        if !was_copied_up {
+        match others.iter().all(|other| other == first) {
+            true => Ok(Some(first.clone())),
+            // Copied up in the same moment, moved, and forgotten.
+            false => Err(io::Error::other("several files may have been moved here")),
+        }
+    }
+
+    /// Finds what is written down of files that no name of the layer shows, nor what lies below one, by their birth.
+    fn find_lost(&self) -> io::Result<HashMap<Birth, Vec<Attributes>>> {
+        let mut shown = HashSet::new();
+        let mut places = Places::new(self.root);
+        let mut walk = Walk::new(self.top)?;
+        while let Some(visit) = walk.next()? {
+            let Visit::Entry(stat) = visit else {
+                continue;
+            };
+            if stat.is_whiteout() {
+                continue;
+            }
+            let (parent, name) = places.of(walk.path()).map_err(io::Error::other)?;
+            shown.insert(stat.inode);
+            shown.insert(statx_at(parent, name)?.stx_ino);
+            // What was made here is not what lies below.
+            let is_copy = stat.kind != FileKind::File
+                || xattr::get(open_file(&walk)?.as_fd(), xattr::ORIGIN)?.is_some();
+            if is_copy {
+                shown.extend(self.lowers.inodes(walk.path())?);
+            }
+            if stat.is_directory() {
+                walk.enter()?;
+            }
+        }
+        let mut lost: HashMap<Birth, Vec<Attributes>> = HashMap::new();
+        for (file, attributes) in self.owners.ledger().unwrap_or_default().iter() {
+            if *file != file.without_birth() && !shown.contains(&file.inode) {
+                let born = lost.entry((file.device, file.birth)).or_default();
+                born.push(attributes.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Returns what is known of a file as the one that lies below its path, and has not changed since it was copied up.
+    fn known_below(
+        &self,
+        walk: &Walk,
+        stat: &Stat,
+        file: &FileId,
+    ) -> io::Result<Option<Attributes>> {
+        let path = walk.path();
+        let Some(layer) = self.lowers.noting(path) else {
+            return Ok(None);
+        };
+        let Some(lower) = self.lowers.stat(layer, path)? else {
+            return Ok(None);
+        };
+        if stat.kind == FileKind::Symlink {
+            // Another link in its place may lead to the same, but is younger.
+            let target = rustix::fs::readlinkat(walk.directory(), walk.name(), Vec::new())?;
+            let is_copy = (lower.kind, lower.mtime) == (stat.kind, stat.mtime)
+                && target.as_bytes() == self.lowers.read_link(layer, path)?;
+            if !is_copy {
+                return Ok(None);
+            }
+        } else if stat.kind != FileKind::File {
             return Ok(None);
         }
         let lower = FileId {
-            inode,
+            inode: lower.inode,
             ..file.without_birth()
         };
         Ok(self.owners.known_of(&lower))
@@ -354,29 +452,26 @@ impl<'a> Merged<'a> {
 }
 
 impl Lowers {
-    /// Tells whether `path` is the inode `inode` in any layer. What is on the way to it there is not known: no link is followed.
-    fn has_inode(&self, path: &[u8], inode: u64) -> io::Result<bool> {
+    /// Returns what inodes `path` is in the layers. What is on the way to it there is not known: no link is followed.
+    fn inodes(&self, path: &[u8]) -> io::Result<Vec<u64>> {
         let (parent, name) = split_last(path);
+        let mut inodes = Vec::new();
         for layer in 0..self.len() {
             let found = open_directory_beneath(self.root_of(layer), parent, OFlags::PATH)
                 .and_then(|parent| stat_at(parent, name));
             match found {
-                Ok(Some(stat)) if stat.inode == inode => return Ok(true),
+                Ok(Some(stat)) if !stat.is_whiteout() => inodes.push(stat.inode),
                 Ok(_) => {}
                 Err(error) if is_no_place(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(false)
+        Ok(inodes)
     }
 
-    /// Returns the inode of `path` in the topmost layer that notes what it is.
-    fn inode_with_attributes(&self, path: &[u8]) -> io::Result<Option<u64>> {
-        let noting = (0..self.len()).find(|&layer| self.noted(layer).attributes(path).is_some());
-        match noting {
-            Some(layer) => Ok(self.stat(layer, path)?.map(|stat| stat.inode)),
-            None => Ok(None),
-        }
+    /// Returns the topmost layer that notes what `path` is.
+    fn noting(&self, path: &[u8]) -> Option<usize> {
+        (0..self.len()).find(|&layer| self.noted(layer).attributes(path).is_some())
     }
 }
 

@@ -10,6 +10,10 @@
 //! file has the number. Two kinds of files need that: those of file systems that tell no births, and those that a mounted
 //! overlay shows of its lower directories, which keep their number and change their birth when they are copied up. No other
 //! file can get a number of theirs, because the lower file stays.
+//!
+//! A birth alone does not tell a file from one that has gone a moment ago: file systems stamp it by a clock that moves every few
+//! milliseconds, and give numbers again at once. So an entry ends with the last name of its file, or at the latest when a new
+//! file is seen to have its number: whoever removes files, or makes them, sees to that.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -84,7 +84,7 @@ impl Room {
     fn writable_as(&self, lowers: &[PathBuf], name: &str, ownership: Ownership) -> (Tree, PathBuf) {
         let upper = self.dir(name);
         let work = self.dir(&format!("{name}.work"));
-        let root = mount_overlay(lowers, Some((&upper, &work))).unwrap();
+        let root = mount_overlay(&two_or_more(lowers, &upper), Some((&upper, &work))).unwrap();
         let owners = seed_owners(ownership, root.as_fd(), lowers, true).unwrap();
         (Tree::from_fd(root).with_owners(owners), upper)
     }
@@ -105,9 +105,23 @@ fn read_only(lowers: &[PathBuf]) -> Tree {
 }
 
 fn read_only_as(lowers: &[PathBuf], ownership: Ownership) -> Tree {
-    let root = mount_overlay(lowers, None).unwrap();
+    let root = match lowers.first() {
+        Some(first) => mount_overlay(&two_or_more(lowers, first), None).unwrap(),
+        None => mount_overlay(lowers, None).unwrap(),
+    };
     let owners = seed_owners(ownership, root.as_fd(), lowers, false).unwrap();
     Tree::from_fd(root).with_owners(owners)
+}
+
+/// Adds what an overlay without enough layers needs, on the file system of `beside`: where layers lie on several, an overlay makes
+/// up the numbers of directories.
+fn two_or_more(lowers: &[PathBuf], beside: &Path) -> Vec<PathBuf> {
+    let nothing = beside.with_file_name("nothing");
+    std::fs::create_dir_all(&nothing).unwrap();
+    match lowers.len() {
+        0 | 1 => [&[nothing], lowers].concat(),
+        _ => lowers.to_vec(),
+    }
 }
 
 /// Returns a path by which the standard library reaches into a tree.

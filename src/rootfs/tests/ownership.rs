@@ -12,7 +12,7 @@ use super::super::*;
 use super::snapshot::snapshot;
 use super::{Room, can_mount, diff, inside, read_only_as};
 use crate::layer::{Entry, EntryKind, LayerWriter, Mtime, TarReader};
-use crate::vocab::{Attributes, Cancel, Compression, Ledger, Ownership, mode_on_disk};
+use crate::vocab::{Attributes, Cancel, Compression, FileId, Ledger, Ownership, mode_on_disk};
 
 /// An archive in the making.
 #[derive(Default)]
@@ -413,6 +413,57 @@ fn owners_of_lower_files_survive_that_a_command_copies_them_up() {
     }
 }
 
+/// Renames a file as under supervision: it is copied up first and known by its birth as a copy.
+pub(super) fn rename(tree: &Tree, from: &str, to: &str) {
+    settle(tree, from);
+    fs::rename(inside(tree, from), inside(tree, to)).unwrap();
+}
+
+/// Has a file that is written down copied up, and known by what it is then.
+pub(super) fn settle(tree: &Tree, path: &str) {
+    let at = inside(tree, path);
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let look = || rustix::fs::statx(CWD, &at, flags, ASKED).ok();
+    let Some(found) = look() else {
+        return;
+    };
+    if Stat::from(&found).is_directory() {
+        return;
+    }
+    let Some(known) = tree.owners().known_of(&identity(&found)) else {
+        return;
+    };
+    rustix::fs::chownat(CWD, &at, None, None, flags).unwrap();
+    let mut ledger = tree.owners().ledger().unwrap();
+    ledger.insert(identity(&look().unwrap()), known);
+    tree.owners().replace(ledger);
+}
+
+/// Mounts the upper directory `upper` of a tree once more: a mount of which the kernel has nothing in memory.
+fn mounted_anew(room: &Room, tree: Tree, lowers: &[PathBuf]) -> Tree {
+    let device = |tree: &Tree| {
+        let root = rustix::fs::statx(tree.as_fd(), c"", AtFlags::EMPTY_PATH, ASKED);
+        identity(&root.unwrap()).device
+    };
+    let (before, ledger) = (device(&tree), tree.owners().ledger().unwrap());
+    drop(tree);
+    let (upper, work) = (room.dir("upper"), room.dir("upper.work"));
+    let lowers = super::two_or_more(lowers, &upper);
+    let fd = mount_overlay(&lowers, Some((&upper, &work))).unwrap();
+    let tree = Tree::from_fd(fd);
+    let now = device(&tree);
+    let same_files = ledger.iter().map(|(file, attributes)| {
+        assert_eq!(file.device, before);
+        let file = FileId {
+            device: now,
+            ..*file
+        };
+        (file, attributes.clone())
+    });
+    let owners = Owners::in_ledger(same_files.collect());
+    tree.with_owners(owners)
+}
+
 /// Does to lower files what copies them up. The kernel may be made to forget which they were before they are noted.
 fn copy_up_and_note(is_forgotten: bool) {
     let host = tempfile::tempdir().unwrap();
@@ -439,29 +490,35 @@ fn copy_up_and_note(is_forgotten: bool) {
         .add(owned("first", 5), b"")
         .add(twin, b"")
         .add(link, b"")
-        .file("given", "");
+        .file("given", "")
+        .file("given-and-renamed", "")
+        .file("given-and-replaced", "");
     let layers = stacked(&room, &[below.finish()]);
     let (tree, upper) = room.writable_as(&layers, "upper", Ownership::InLedger);
     let at = |path: &str| inside(&tree, path);
     fs::write(at("appended"), "more").unwrap();
     fs::remove_file(at("replaced")).unwrap();
     fs::write(at("replaced"), "new").unwrap();
-    // A file that was renamed and then forgotten has nothing left to be known by.
-    if !is_forgotten {
-        fs::rename(at("renamed"), at("moved")).unwrap();
-    }
+    rename(&tree, "renamed", "moved");
+    change(&tree, "given-and-renamed", Change::Owner(77)).unwrap();
+    fs::rename(at("given-and-renamed"), at("moved-too")).unwrap();
+    // Another file of the same moment takes the place of one that was copied up.
+    change(&tree, "given-and-replaced", Change::Owner(88)).unwrap();
+    fs::rename(at("given-and-replaced"), at("elsewhere")).unwrap();
+    fs::write(at("given-and-replaced"), "").unwrap();
     change(&tree, "chowned", Change::Owner(44)).unwrap();
     change(&tree, "given", Change::Owner(55)).unwrap();
     change(&tree, "link", Change::Owner(66)).unwrap();
     // One of two names is written to: the other stays below.
     fs::write(at("twin"), "more").unwrap();
     let live = super::snapshot::without_links(snapshot(&tree));
-    if is_forgotten {
-        // Who may not make it forget has them remembered, which is as good.
-        fs::write("/proc/sys/vm/drop_caches", "2").ok();
+    match is_forgotten {
+        false => note_owners(&upper, &tree, &layers).unwrap(),
+        true => {
+            let tree = mounted_anew(&room, tree, &layers);
+            note_owners(&upper, &tree, &layers).unwrap();
+        }
     }
-    note_owners(&upper, &tree, &layers).unwrap();
-    drop(tree);
     let mut stack = layers.clone();
     stack.push(upper.clone());
     let again = snapshot(&read_only_as(&stack, Ownership::InLedger));
@@ -473,7 +530,10 @@ fn copy_up_and_note(is_forgotten: bool) {
     for (path, expected) in [
         ("appended", 1),
         ("replaced", 0),
-        (if is_forgotten { "renamed" } else { "moved" }, 3),
+        ("moved", 3),
+        ("moved-too", 77),
+        ("elsewhere", 88),
+        ("given-and-replaced", 0),
         ("chowned", 44),
         ("first", 5),
         ("twin", 5),

@@ -38,7 +38,7 @@ impl Supervision {
             return Err(Errno::PERM);
         }
         // Says what is wrong with the file system, too.
-        self.touch(fd.as_fd())?;
+        self.touch(fd.as_fd(), &found.status)?;
         if uid != NONE {
             file.uid = uid;
         }

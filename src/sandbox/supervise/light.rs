@@ -1,11 +1,9 @@
 //! The light mode: which call is answered where.
 //!
 //! The command starts as root in a root of its own, so the kernel finds and opens files for it. Held is what is about owners and
-//! modes, what makes files, and what may take a file from the layer below. A process that has become another user is kept to
+//! modes, what makes files, what takes names away, and what may take a file from the layer below. A process that has become another user is kept to
 //! the ledger's modes where it opens for writing, makes or executes something or asks whether it may; reading, and going
 //! through directories, are the kernel's, for which it is root.
-
-use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
@@ -118,8 +116,21 @@ impl Supervision {
                 let new = (number(2), address(3));
                 self.make_link(caller, (number(0), address(1)), follow, new)
             }
-            Call::Rename => self.before_rename(caller, (HERE, address(0))),
-            Call::Renameat | Call::Renameat2 => self.before_rename(caller, (number(0), address(1))),
+            Call::Rename => self.move_name(caller, (HERE, address(0)), (HERE, address(1)), 0),
+            Call::Renameat | Call::Renameat2 => {
+                let flags = match call {
+                    Call::Renameat2 => number(4),
+                    _ => 0,
+                };
+                let new = (number(2), address(3));
+                self.move_name(caller, (number(0), address(1)), new, flags)
+            }
+            Call::Unlink => self.remove_name(caller, (HERE, address(0)), 0),
+            Call::Rmdir => {
+                let flags = libc::AT_REMOVEDIR.cast_unsigned();
+                self.remove_name(caller, (HERE, address(0)), flags)
+            }
+            Call::Unlinkat => self.remove_name(caller, (number(0), address(1)), number(2)),
             Call::Execve => self.execute(caller, HERE, address(0), 0),
             Call::Execveat => self.execute(caller, number(0), address(1), number(4)),
             Call::Setxattr | Call::Lsetxattr | Call::Fsetxattr => {
@@ -145,24 +156,6 @@ impl Supervision {
             // Answered before.
             _ => Ok(Answer::Continue),
         }
-    }
-
-    /// A lower file is copied up before it is renamed.
-    fn before_rename(
-        &mut self,
-        caller: &Caller,
-        (at, address): (u32, u64),
-    ) -> Result<Answer, Errno> {
-        if self.files.has_lower() {
-            let place = self.read_place(caller, at, address, false, false)?;
-            // What is wrong with it the kernel says itself.
-            if let Ok(found) = self.find_place(caller, &place)
-                && !self.files.look(&found)?.status.is_directory()
-            {
-                self.settle(found.as_fd())?;
-            }
-        }
-        Ok(Answer::Continue)
     }
 }
 

@@ -166,7 +166,7 @@ impl Supervision {
         Err(Errno::LOOP)
     }
 
-    /// Another name for a file. On an overlay it may be known by another number than the first name.
+    /// Another name for a file, or a first one. On an overlay it may be known by another number than the first name.
     pub(super) fn make_link(
         &mut self,
         caller: &Caller,
@@ -174,7 +174,7 @@ impl Supervision {
         follow: bool,
         (new_at, new): (u32, u64),
     ) -> Result<Answer, Errno> {
-        if !self.files.has_lower() {
+        if !self.files.has_lower() && !self.files.has_nameless() {
             return Ok(Answer::Continue);
         }
         let old = self.read_place(caller, old_at, old, follow, true)?;

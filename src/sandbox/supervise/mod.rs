@@ -34,6 +34,7 @@ pub(super) mod listener;
 mod look;
 mod make;
 pub(super) mod memory;
+mod names;
 mod ownership;
 pub(super) mod passing;
 mod permission;

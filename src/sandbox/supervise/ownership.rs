@@ -2,18 +2,27 @@
 //!
 //! A file of a lower layer of an overlay keeps its number when the kernel copies it up, and is known by that alone (see
 //! [`FileId`](crate::vocab::FileId)). Only one with several names becomes a file of its own, and a link may: these are copied
-//! up here first, so that they are known by what they are then: see [`Supervision::settle`].
+//! up here first, so that they are known by what they are then: see [`Supervision::settle`]. In a user namespace the kernel
+//! remembers that number only as long as it has the file in memory; so a file that is copied up here is held open, as many of
+//! them as there is room for. (What the layer is told at the end does not hang on that: see `rootfs::note_owners`.)
+//!
+//! An entry is of a file that has a name, and ends with the last one: then the number may be a new file's at once. Until the
+//! last descriptor is closed the file is a nameless one, and what is written down of those is for nobody else.
 //!
 //! What is only written down has to change the file on disk all the same: its time of change, and that it is copied up, are
 //! what a layer is made from. An owner change that changes nothing does both, for links too.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Mode, chmodat, chownat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::vocab::{Attributes, Ledger, mode_on_disk};
+use crate::vocab::{Attributes, FileId, Ledger, mode_on_disk};
 
+use super::super::walk::errno;
 use super::credentials::{Capability, Credentials};
 use super::status::Status;
 use super::supervision::Supervision;
@@ -23,10 +32,26 @@ pub(super) const READ: u32 = 4;
 pub(super) const WRITE: u32 = 2;
 pub(super) const EXECUTE: u32 = 1;
 
+/// Longer than the coarsest clock that a file system stamps births by.
+const TICK: Duration = Duration::from_secs(3);
+/// So many nameless files are known at once. More of them are root's.
+const NAMELESS: usize = 4096;
+/// So many files are held open at most.
+const HELD: u64 = 16384;
+
 /// The files of one command.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) ledger: Ledger,
+    /// Files without a name, which are gone when nobody has them open.
+    nameless: Ledger,
+    /// The latest birth of a file that was written down.
+    newest: (i64, u32),
+    /// Some file system does not tell births.
+    is_timeless: bool,
+    /// Files that were copied up and must not be forgotten, the longest held first.
+    held: VecDeque<(FileId, OwnedFd)>,
+    most_held: usize,
     /// Some entry may be of a lower layer's file.
     has_lower: bool,
     root: (u32, u32),
@@ -45,13 +70,28 @@ pub(super) struct Found {
 
 impl Files {
     pub(super) fn new(ledger: Ledger, root: BorrowedFd<'_>) -> Result<Files, Errno> {
-        let device = Status::of(root)?.device();
+        let root = Status::of(root)?.id();
         let has_lower = ledger.iter().any(|(file, _)| *file == file.without_birth());
         let has_xattrs = ledger.iter().any(|(_, file)| !file.xattrs.is_empty());
+        let newest = ledger.iter().map(|(file, _)| file.birth).max();
+        let mut descriptors = getrlimit(Resource::Nofile);
+        descriptors.current = descriptors.maximum;
+        // This process's own: the command's is that of another.
+        let is_raised = setrlimit(Resource::Nofile, descriptors.clone()).is_ok();
+        let descriptors = match is_raised {
+            true => descriptors.current,
+            false => getrlimit(Resource::Nofile).current,
+        };
+        let descriptors = descriptors.unwrap_or(HELD * 2);
         Ok(Files {
             has_lower,
             has_xattrs,
-            root: device,
+            root: root.device,
+            nameless: Ledger::default(),
+            newest: newest.unwrap_or_default(),
+            is_timeless: root.birth == (0, 0),
+            held: VecDeque::new(),
+            most_held: usize::try_from(HELD.min(descriptors / 2)).unwrap_or_default(),
             ledger,
         })
     }
@@ -62,7 +102,23 @@ impl Files {
 
     /// Tells whether every file is what the disk says.
     pub(super) fn is_empty(&self) -> bool {
-        self.ledger.is_empty()
+        self.ledger.is_empty() && self.nameless.is_empty()
+    }
+
+    /// Tells whether some file without a name is not what the disk says.
+    pub(super) fn has_nameless(&self) -> bool {
+        !self.nameless.is_empty()
+    }
+
+    /// Tells whether a file that is made when another one is gone may be taken for that, or be kept by that from its room.
+    pub(super) fn may_be_mistaken(&self) -> bool {
+        if self.ledger.is_empty() {
+            return false;
+        }
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let newest = Duration::new(u64::try_from(self.newest.0).unwrap_or(0), self.newest.1);
+        let is_old = since_epoch.is_ok_and(|now| newest + TICK < now);
+        self.is_timeless || !self.held.is_empty() || !is_old
     }
 
     /// Tells whether a file may be one of a lower layer that is written down.
@@ -81,7 +137,12 @@ impl Files {
     }
 
     pub(super) fn know(&self, status: Status) -> Found {
-        let entry = self.ledger.get(&status.id());
+        let id = status.id();
+        let nameless = match status.links() {
+            0 => self.nameless.get(&id),
+            _ => None,
+        };
+        let entry = nameless.or_else(|| self.ledger.get(&id));
         Found {
             attributes: entry.cloned().unwrap_or_else(|| Attributes {
                 uid: status.uid(),
@@ -101,12 +162,48 @@ impl Files {
         attributes: Attributes,
     ) -> Result<(), Errno> {
         let status = Status::of(fd)?;
+        let id = status.id();
         self.has_xattrs |= !attributes.xattrs.is_empty();
+        self.is_timeless |= id.birth == (0, 0);
+        self.newest = self.newest.max(id.birth);
+        self.nameless.remove(&id);
         if attributes.is_plain(status.mode() & 0o7777) {
-            self.ledger.remove(&status.id());
+            self.ledger.remove(&id);
+        } else if status.links() == 0 {
+            self.make_nameless(id, attributes);
         } else {
-            self.ledger.insert(status.id(), attributes);
+            self.ledger.insert(id, attributes);
         }
+        Ok(())
+    }
+
+    /// Takes note that a file has lost its last name.
+    pub(super) fn forget(&mut self, file: &FileId) {
+        self.held.retain(|(held, _)| held != file);
+        if let Some(attributes) = self.ledger.remove(file) {
+            self.make_nameless(*file, attributes);
+        }
+    }
+
+    fn make_nameless(&mut self, file: FileId, attributes: Attributes) {
+        if self.nameless.len() >= NAMELESS {
+            self.nameless = Ledger::default();
+        }
+        self.ledger.remove(&file);
+        self.nameless.insert(file, attributes);
+    }
+
+    /// Keeps a file in the kernel's memory if it is not what it was `before`: it has been copied up.
+    fn hold(&mut self, fd: BorrowedFd<'_>, before: &Status) -> Result<(), Errno> {
+        let id = Status::of(fd)?.id();
+        if id == before.id() || id.device != self.root || before.is_directory() {
+            return Ok(());
+        }
+        while self.held.len() >= self.most_held.max(1) {
+            self.held.pop_front();
+        }
+        self.held
+            .push_back((id, fd.try_clone_to_owned().map_err(errno)?));
         Ok(())
     }
 
@@ -122,10 +219,11 @@ impl Files {
 
 impl Supervision {
     /// Changes nothing about a file but its time of change, and has it copied up.
-    pub(super) fn touch(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    pub(super) fn touch(&mut self, fd: BorrowedFd<'_>, before: &Status) -> Result<(), Errno> {
         match chownat(fd, c"", None, None, AtFlags::EMPTY_PATH) {
             // A file of somebody who is not known in this user namespace, on a file system of the machine's.
             Err(Errno::OVERFLOW) => Ok(()),
+            Ok(()) => self.files.hold(fd, before),
             other => other,
         }
     }
@@ -136,9 +234,10 @@ impl Supervision {
         if !self.files.has_lower || !found.is_listed || found.status.is_directory() {
             return Ok(found);
         }
-        self.touch(fd)?;
+        self.touch(fd, &found.status)?;
         let now = self.files.look(fd)?;
-        if now.is_listed {
+        // Under its birth as a copy too: it may be all that is left to know it by.
+        if now.is_listed && now.status.id() == found.status.id() {
             return Ok(now);
         }
         self.files.record(fd, found.attributes)?;
@@ -156,6 +255,7 @@ impl Supervision {
         // The descriptor may be one that only names the file.
         let path = format!("self/fd/{}", fd.as_raw_fd());
         chmodat(&self.proc, path, mode, AtFlags::empty())?;
+        self.files.hold(fd, &found.status)?;
         self.files.record(fd, attributes)
     }
 

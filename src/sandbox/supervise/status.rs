@@ -71,6 +71,11 @@ impl Status {
         self.u32(GID)
     }
 
+    /// How many names it has.
+    pub(in crate::sandbox) fn links(&self) -> u32 {
+        self.u32(16)
+    }
+
     /// Kind and permission bits.
     pub(in crate::sandbox) fn mode(&self) -> u32 {
         u32::from(u16::from_ne_bytes([self.0[MODE], self.0[MODE + 1]]))

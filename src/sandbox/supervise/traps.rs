@@ -76,6 +76,7 @@ pub(in crate::sandbox) enum Call {
     Rename,
     Renameat,
     Renameat2,
+    Rmdir,
     Setfsgid,
     Setfsuid,
     Setgid,
@@ -91,6 +92,8 @@ pub(in crate::sandbox) enum Call {
     Statx,
     Symlink,
     Symlinkat,
+    Unlink,
+    Unlinkat,
 }
 
 /// For which arguments a call is held.
@@ -181,6 +184,7 @@ const TRAPS: &[(Call, [u32; 4], When)] = &[
     (Call::Rename,       [ 82,  38,   N,  38], When::Always),
     (Call::Renameat,     [264, 302,  38, 329], When::Always),
     (Call::Renameat2,    [316, 353, 276, 382], When::Always),
+    (Call::Rmdir,        [ 84,  40,   N,  40], When::Always),
     (Call::Setfsgid,     [123, 216, 152, 216], When::Always),
     (Call::Setfsuid,     [122, 215, 151, 215], When::Always),
     (Call::Setgid,       [106, 214, 144, 214], When::Always),
@@ -196,6 +200,8 @@ const TRAPS: &[(Call, [u32; 4], When)] = &[
     (Call::Statx,        [332, 383, 291, 397], When::Always),
     (Call::Symlink,      [ 88,  83,   N,  83], When::Always),
     (Call::Symlinkat,    [266, 304,  36, 331], When::Always),
+    (Call::Unlink,       [ 87,  10,   N,  10], When::Always),
+    (Call::Unlinkat,     [263, 301,  35, 328], When::Always),
 ];
 
 /// Answered "no such call", so that programs take the older form: their arguments are structures that no filter can look

@@ -60,7 +60,7 @@ impl Supervision {
             (Ok(libc::XATTR_REPLACE), false) => return Err(Errno::NODATA),
             _ => {}
         }
-        self.touch(fd.as_fd())?;
+        self.touch(fd.as_fd(), &found.status)?;
         let mut file = found.attributes;
         file.xattrs.insert(FILE_CAPABILITIES.to_vec(), value);
         self.files.record(fd.as_fd(), file)?;
@@ -116,11 +116,12 @@ impl Supervision {
         }
         let place = self.xattr_place(caller, target)?;
         let fd = self.find_place(caller, &place)?;
-        let mut file = self.files.look(&fd)?.attributes;
+        let found = self.files.look(&fd)?;
+        let mut file = found.attributes;
         if file.xattrs.remove(FILE_CAPABILITIES).is_none() {
             return Ok(Answer::Continue);
         }
-        self.touch(fd.as_fd())?;
+        self.touch(fd.as_fd(), &found.status)?;
         self.files.record(fd.as_fd(), file)?;
         Ok(Answer::Value(0))
     }

@@ -19,6 +19,8 @@ subjects![
     files_that_are_mounted_belong_to_whom_they_are_for,
     what_a_caller_changes_meanwhile_leads_nowhere_else,
     attacker,
+    a_new_file_is_not_taken_for_one_that_is_gone,
+    recycler,
     a_limit_that_carries_credentials_is_not_the_commands,
     killing_the_supervisor_ends_the_command,
     supervised_victim,
@@ -691,6 +693,90 @@ fn what_a_caller_changes_meanwhile_leads_nowhere_else() {
         output(spec);
         assert_eq!(state(), before, "{uid}");
     }
+}
+
+/// Runs inside the sandbox: removes files that it gave away, in every way, and makes others at once, which are often given the
+/// same number and time of birth. Prints those that are anybody's.
+fn recycler() {
+    let mut wrong = Vec::new();
+    for turn in 0..1500_u32 {
+        fs::write("given", "").unwrap();
+        std::os::unix::fs::chown("given", Some(5), Some(6)).unwrap();
+        match turn % 5 {
+            0 => fs::remove_file("given").unwrap(),
+            1 => {
+                fs::write("other", "").unwrap();
+                fs::rename("other", "given").unwrap();
+            }
+            2 => {
+                fs::remove_file("given").unwrap();
+                fs::create_dir("given").unwrap();
+                std::os::unix::fs::chown("given", Some(7), None).unwrap();
+                fs::remove_dir("given").unwrap();
+            }
+            3 => {
+                fs::create_dir("directory").unwrap();
+                std::os::unix::fs::chown("directory", Some(8), None).unwrap();
+                fs::create_dir("another").unwrap();
+                fs::rename("another", "directory").unwrap();
+                fs::remove_dir("directory").unwrap();
+                fs::remove_file("given").unwrap();
+            }
+            _ => {
+                // Whoever has it open still sees whose it was.
+                let open = File::open("given").unwrap();
+                fs::remove_file("given").unwrap();
+                let uid = open.metadata().unwrap().uid();
+                if uid != 5 {
+                    wrong.push(format!("turn {turn}: the open file is {uid}'s"));
+                }
+                std::os::unix::fs::fchown(&open, Some(9), None).unwrap();
+            }
+        }
+        fs::write("new", "").unwrap();
+        fs::create_dir("new-directory").unwrap();
+        symlink("x", "new-link").unwrap();
+        for name in ["new", "new-directory", "new-link"] {
+            let uid = fs::symlink_metadata(name).unwrap().uid();
+            if uid != 0 {
+                wrong.push(format!("turn {turn}: {name} is {uid}'s"));
+            }
+        }
+        fs::remove_file("new").unwrap();
+        fs::remove_dir("new-directory").unwrap();
+        fs::remove_file("new-link").unwrap();
+        fs::remove_file("given").ok();
+    }
+    assert!(wrong.is_empty(), "{} times: {}", wrong.len(), wrong[0]);
+}
+
+#[test]
+fn a_new_file_is_not_taken_for_one_that_is_gone() {
+    as_subject!(a_new_file_is_not_taken_for_one_that_is_gone);
+    single_id();
+    let root = peopled();
+    let own = std::env::current_exe().unwrap();
+    copy_program(root.path(), &own, "recycler");
+    let mut spec = root.spec(&["recycler"]);
+    spec.env.push((SUBJECT.into(), "recycler".into()));
+    spec.cwd = "/yard".into();
+    spec.ledger = Some(Ledger::default());
+    let mut told = Vec::new();
+    let ended = run(
+        spec,
+        &mut |_, bytes| told.extend_from_slice(bytes),
+        &Cancel::new(),
+    )
+    .unwrap();
+    assert_eq!(
+        ended.exit,
+        Exit::Code(0),
+        "{}",
+        String::from_utf8_lossy(&told)
+    );
+    // Whether a number and a birth come again is the kernel's and the file system's to say; that nothing is left to be taken for
+    // is not.
+    assert_eq!(ended.ledger, Some(Ledger::default()));
 }
 
 #[test]
