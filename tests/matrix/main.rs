@@ -98,17 +98,27 @@ fn make_site(user: Option<String>) -> Site {
     fs::copy(env!("CARGO_BIN_EXE_builder"), &builder).unwrap();
     fs::set_permissions(&builder, fs::Permissions::from_mode(0o755)).unwrap();
 
+    // Roots stay as they were made: containers see them as the lower layer of their own.
     let [root, shifted_root] = ["root", "shifted-root"].map(|name| home.join(name));
-    for path in [&root, &shifted_root] {
-        Command::new("rm").arg("-rf").arg(path).output().unwrap();
-        fs::create_dir(path).unwrap();
-        run(Command::new("tar")
-            .args(["-xpf"])
-            .arg(&tar)
-            .arg("-C")
-            .arg(path));
+    let made_of = home.join("roots-made-of");
+    let tar_now = {
+        let metadata = fs::metadata(&tar).unwrap();
+        format!("{} {:?}", metadata.len(), metadata.modified().unwrap())
+    };
+    if fs::read_to_string(&made_of).ok().as_deref() != Some(&tar_now) {
+        fs::remove_file(&made_of).ok();
+        for path in [&root, &shifted_root] {
+            Command::new("rm").arg("-rf").arg(path).output().unwrap();
+            fs::create_dir(path).unwrap();
+            run(Command::new("tar")
+                .args(["-xpf"])
+                .arg(&tar)
+                .arg("-C")
+                .arg(path));
+        }
+        environment::shift_owners(&shifted_root);
+        fs::write(&made_of, tar_now).unwrap();
     }
-    environment::shift_owners(&shifted_root);
 
     let context = inputs.join("context");
     Command::new("rm")
