@@ -75,7 +75,7 @@ pub fn build(
             machine.lend(lending::read(request, events)?);
             // Trees of the other kind are no use to this process; where they cannot be unpacked anew the step is performed.
             let choice = entering::choose(request)?;
-            store.set_ownership(choice.rung.ownership());
+            store.set_ownership(choice.ownership());
             let known = match machine.lacks_layers(&known) {
                 true => probe(&graph, &machine),
                 false => known,

@@ -7,7 +7,7 @@ use rustix::io::Result;
 
 use super::xattrs::Xattrs;
 use crate::layer::Mtime;
-use crate::vocab::{Attributes, FileId};
+use crate::vocab::{Attributes, FileId, Ownership};
 
 /// Metadata of a file, links not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,14 +91,20 @@ impl Meta {
     }
 
     /// Returns what the file is in the image, where the disk does not say all of it: what was written down, else user 0's and
-    /// group 0's.
-    pub fn in_image(mut self, known: Option<&Attributes>) -> Meta {
-        (self.uid, self.gid) = (0, 0);
+    /// group 0's if owners are not on disk.
+    pub fn in_image(mut self, ownership: Ownership, known: Option<&Attributes>) -> Meta {
+        if !ownership.gives_away() {
+            (self.uid, self.gid) = (0, 0);
+        }
         let Some(known) = known else {
             return self;
         };
-        (self.uid, self.gid, self.mode) = (known.uid, known.gid, known.mode);
-        if let Some(device) = known.device {
+        if !ownership.gives_away() {
+            (self.uid, self.gid, self.mode) = (known.uid, known.gid, known.mode);
+        }
+        if let Some(device) = known.device
+            && self.kind == Kind::File
+        {
             self.kind = match device.is_block {
                 true => Kind::BlockDevice,
                 false => Kind::CharDevice,

@@ -63,7 +63,12 @@ impl Source {
     pub fn tree(root: OwnedFd, ledger: Option<Ledger>) -> Source {
         Source {
             root,
-            owners: ledger.map_or(Owners::Kept, Owners::InLedger),
+            owners: match ledger {
+                Some(ledger) if !ledger.is_empty() || !ledger.ownership().gives_away() => {
+                    Owners::InLedger(ledger)
+                }
+                _ => Owners::Kept,
+            },
             ignore: None,
             ignore_text: String::new(),
             cache: None,
@@ -169,7 +174,7 @@ impl Source {
             Owners::Kept => {}
             Owners::InLedger(ledger) => {
                 let known = ledger.get(&meta.file_id());
-                meta = meta.in_image(known);
+                meta = meta.in_image(ledger.ownership(), known);
             }
         }
         meta

@@ -52,9 +52,9 @@ pub(super) struct Original {
 impl Original {
     /// Joins what the disk says and what was written down; `owners` of the tree that the file is in tell which counts.
     pub(super) fn new(stat: Stat, ownership: Ownership, known: Option<&Attributes>) -> Original {
-        if ownership == Ownership::OnDisk {
+        if ownership.gives_away() {
             return Original {
-                stat,
+                stat: stat.in_image(ownership, known),
                 xattrs: Vec::new(),
             };
         }
@@ -65,7 +65,7 @@ impl Original {
         };
         let known_xattrs = known.iter().flat_map(|known| &known.xattrs);
         Original {
-            stat: stat.in_image(known),
+            stat: stat.in_image(ownership, known),
             xattrs: known_xattrs.map(carried).collect(),
         }
     }

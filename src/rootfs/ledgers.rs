@@ -56,7 +56,10 @@ pub fn seed_owners(
     paths.sort_unstable();
     paths.dedup();
     let is_mounted = Naming::of(root).during("examine", "/")? == Naming::Mounted;
-    let mut ledger = Ledger::default();
+    let mut ledger = match ownership {
+        Ownership::DevicesInLedger => Ledger::of_devices(),
+        _ => Ledger::default(),
+    };
     let mut places = Places::new(root);
     let mut merged = Merged::new(&lowers)?;
     for path in paths {
@@ -91,10 +94,16 @@ pub fn seed_owners(
 /// Files that were made with other modes on disk than a process with one id needs get these. Call this once nothing else writes
 /// to the tree, and before `root` is closed: a mount's ledger means that mount's files.
 pub fn note_owners(layer: &Path, root: &Tree, lowers: &[PathBuf]) -> Result<(), RootfsError> {
-    if root.owners().ownership() == Ownership::OnDisk {
+    let ownership = root.owners().ownership();
+    let is_on_disk = match ownership {
+        Ownership::OnDisk => true,
+        Ownership::DevicesInLedger => !root.owners().has_entries(),
+        Ownership::InLedger => false,
+    };
+    if is_on_disk {
         return Ok(());
     }
-    let mut noted = Sidecar::new(Ownership::InLedger);
+    let mut noted = Sidecar::new(ownership);
     noted.take_marks(&Sidecar::read(layer)?);
     let top = rustix::fs::open(layer, PATH_DIRECTORY, Mode::empty())
         .during("open", layer.as_os_str().as_bytes())?;
@@ -173,6 +182,19 @@ impl Noter<'_> {
         parent: BorrowedFd<'_>,
         name: &[u8],
     ) -> Result<(), RootfsError> {
+        if self.noted.ownership() == Ownership::DevicesInLedger {
+            if let Some(device) = known.and_then(|known| known.device) {
+                let attributes = Attributes {
+                    uid: stat.uid,
+                    gid: stat.gid,
+                    mode: stat.mode,
+                    device: Some(device),
+                    ..Attributes::default()
+                };
+                self.noted.set_attributes(path, attributes);
+            }
+            return Ok(());
+        }
         let attributes = known.unwrap_or_else(|| Attributes {
             mode: stat.mode,
             ..Attributes::default()

@@ -9,7 +9,6 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::layer::{Entry, EntryKind};
-use crate::vocab::Ownership;
 
 use super::error::{During, RootfsError, Shown, rooted};
 use super::owners::{DescribeError, Owners};
@@ -89,7 +88,7 @@ pub(super) fn describe_link(
         rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .during("set the time of", rooted(path))
     };
-    if owners.ownership() == Ownership::InLedger {
+    if !owners.ownership().gives_away() {
         let mode = (before.kind != FileKind::Symlink).then_some(entry.mode);
         owners
             .describe_at(parent, name, (entry.uid, entry.gid), mode)

@@ -2,9 +2,10 @@
 //!
 //! A process that can give files away and make devices keeps owners, modes, device numbers and capabilities on disk. A process
 //! with one id cannot; its files lie on disk as its own, with the modes of [`mode_on_disk`], devices are empty regular files,
-//! and the rest is in a [`Ledger`]. [`Owners`] says which of the two a tree is, and everything that this room and its callers
+//! and the rest is in a [`Ledger`]. Between the two is a process with many ids in a user namespace: all but the numbers of
+//! devices is on disk. [`Owners`] says which of these a tree is, and everything that this room and its callers
 //! set or ask of a file's owner, mode, device numbers or capabilities goes through it. Content, links, times and other
-//! attributes are on disk in both.
+//! attributes are on disk in all.
 //!
 //! Invariants: in a ledger there is an entry for exactly those files that the disk does not show right; nothing is ever given
 //! away then. A file is changed on disk before it is asked who it is: in a mounted overlay the change may copy it up, and then it
@@ -29,6 +30,8 @@ use super::xattr::{self, Naming};
 pub enum Owners {
     #[default]
     OnDisk,
+    /// Devices alone.
+    DevicesInLedger(Arc<Mutex<Ledger>>),
     InLedger(Arc<Mutex<Ledger>>),
 }
 
@@ -46,19 +49,26 @@ impl Owners {
     pub fn new(ownership: Ownership) -> Owners {
         match ownership {
             Ownership::OnDisk => Owners::OnDisk,
+            Ownership::DevicesInLedger => Owners::in_ledger(Ledger::of_devices()),
             Ownership::InLedger => Owners::in_ledger(Ledger::default()),
         }
     }
 
     /// Takes what is known of a tree's files.
     pub fn in_ledger(ledger: Ledger) -> Owners {
-        Owners::InLedger(Arc::new(Mutex::new(ledger)))
+        let is_of_devices = ledger.ownership() == Ownership::DevicesInLedger;
+        let ledger = Arc::new(Mutex::new(ledger));
+        match is_of_devices {
+            true => Owners::DevicesInLedger(ledger),
+            false => Owners::InLedger(ledger),
+        }
     }
 
-    /// Tells which of the two this is.
+    /// Tells which of them this is.
     pub fn ownership(&self) -> Ownership {
         match self {
             Owners::OnDisk => Ownership::OnDisk,
+            Owners::DevicesInLedger(_) => Ownership::DevicesInLedger,
             Owners::InLedger(_) => Ownership::InLedger,
         }
     }
@@ -66,6 +76,11 @@ impl Owners {
     /// Returns a copy of the ledger, where there is one.
     pub fn ledger(&self) -> Option<Ledger> {
         self.known().map(|ledger| ledger.clone())
+    }
+
+    /// Tells whether anything is written down.
+    pub fn has_entries(&self) -> bool {
+        self.known().is_some_and(|ledger| !ledger.is_empty())
     }
 
     /// Takes the ledger as somebody else has left it. On disk there is nothing to take.
@@ -94,7 +109,12 @@ impl Owners {
         owner: (u32, u32),
         mode: u32,
     ) -> Result<(), DescribeError> {
-        if self.is_on_disk() {
+        if self.ownership().gives_away() {
+            if self.has_entries() {
+                // It may have the number of a device that is gone.
+                let asked = statx_of(file).map_err(DescribeError::Identity)?;
+                self.write(identity(&asked), 0, |known| known.device = None);
+            }
             let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
             rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(DescribeError::Owner)?;
             return rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))
@@ -126,7 +146,7 @@ impl Owners {
         owner: (u32, u32),
         mode: Option<u32>,
     ) -> Result<(), DescribeError> {
-        if self.is_on_disk() {
+        if self.ownership().gives_away() {
             let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags)
@@ -199,7 +219,7 @@ impl Owners {
         name: &[u8],
         value: &[u8],
     ) -> rustix::io::Result<()> {
-        if self.is_on_disk() || name.starts_with(b"user.") {
+        if self.ownership().gives_away() || name.starts_with(b"user.") {
             return rustix::fs::fsetxattr(file, name, value, XattrFlags::empty());
         }
         if name != xattr::CAPABILITY {
@@ -220,16 +240,17 @@ impl Owners {
 
     /// Returns what an open file is in the image. It may be open as a path only.
     pub fn stat_of(&self, file: impl AsFd) -> io::Result<Stat> {
-        let Some(ledger) = self.known() else {
+        let Some(ledger) = self.needed() else {
             return tree::stat_of(file);
         };
         let asked = statx_of(file.as_fd())?;
-        Ok(Stat::from(&asked).in_image(ledger.get(&identity(&asked))))
+        let known = ledger.get(&identity(&asked));
+        Ok(Stat::from(&asked).in_image(ledger.ownership(), known))
     }
 
     /// Returns what `name` in `parent` is in the image, a link itself, or `None` where there is nothing.
     pub fn stat_at(&self, parent: impl AsFd, name: &[u8]) -> io::Result<Option<Stat>> {
-        let Some(ledger) = self.known() else {
+        let Some(ledger) = self.needed() else {
             return tree::stat_at(parent, name);
         };
         let asked = match statx_at(parent.as_fd(), name) {
@@ -237,9 +258,8 @@ impl Owners {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        Ok(Some(
-            Stat::from(&asked).in_image(ledger.get(&identity(&asked))),
-        ))
+        let known = ledger.get(&identity(&asked));
+        Ok(Some(Stat::from(&asked).in_image(ledger.ownership(), known)))
     }
 
     /// Reads the attributes of an open file that a layer carries.
@@ -258,6 +278,12 @@ impl Owners {
         Ok(content)
     }
 
+    /// Returns the ledger where the disk may not say it all.
+    fn needed(&self) -> Option<MutexGuard<'_, Ledger>> {
+        self.known()
+            .filter(|ledger| ledger.ownership() == Ownership::InLedger || !ledger.is_empty())
+    }
+
     fn is_on_disk(&self) -> bool {
         matches!(self, Owners::OnDisk)
     }
@@ -273,7 +299,7 @@ impl Owners {
         };
         let mut attributes = ledger.get(&file).cloned().unwrap_or_else(seems);
         change(&mut attributes);
-        match attributes.is_plain(on_disk) {
+        match ledger.is_plain(&attributes, on_disk) {
             true => drop(ledger.remove(&file)),
             false => ledger.insert(file, attributes),
         }
@@ -283,7 +309,9 @@ impl Owners {
     fn known(&self) -> Option<MutexGuard<'_, Ledger>> {
         match self {
             Owners::OnDisk => None,
-            Owners::InLedger(ledger) => Some(ledger.lock().unwrap_or_else(PoisonError::into_inner)),
+            Owners::DevicesInLedger(ledger) | Owners::InLedger(ledger) => {
+                Some(ledger.lock().unwrap_or_else(PoisonError::into_inner))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! "builder-ledger 1\n"
-//! ownership: 'd' on disk (the file holds marks alone) or 'l' in this file
+//! ownership: 'd' on disk (the file holds marks alone), 'n' on disk but for the numbers of devices, or 'l' in this file
 //! for each path, in ascending order of bytes, none twice; "" is the layer's root:
 //!   path: text      relative, without "." and ".."
 //!   flags: u8       1 attributes, 2 deletion, 4 hides what is below it
@@ -92,7 +92,7 @@ impl Sidecar {
     /// Writes the file beside a layer directory, in one step. Nothing to say and everything on disk is no file.
     pub fn write(&self, layer: &Path) -> Result<(), RootfsError> {
         let path = Sidecar::path_of(layer);
-        if self.ownership == Ownership::OnDisk && self.files.is_empty() {
+        if self.ownership.gives_away() && self.files.is_empty() {
             return match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(error).during("remove", path.as_os_str().as_bytes())
@@ -188,10 +188,7 @@ impl Sidecar {
 
     /// Returns what a file of the layer is in the image, of which the disk says `stat`.
     pub(super) fn in_image(&self, path: &[u8], stat: Stat) -> Stat {
-        match self.ownership {
-            Ownership::OnDisk => stat,
-            Ownership::InLedger => stat.in_image(self.attributes(path)),
-        }
+        stat.in_image(self.ownership, self.attributes(path))
     }
 
     /// Reads the attributes of an open file of the layer that a layer carries.
@@ -213,6 +210,7 @@ impl Sidecar {
         let mut bytes = MAGIC.to_vec();
         bytes.push(match self.ownership {
             Ownership::OnDisk => b'd',
+            Ownership::DevicesInLedger => b'n',
             Ownership::InLedger => b'l',
         });
         for (path, noted) in &self.files {
@@ -241,6 +239,7 @@ impl Sidecar {
         let mut rest = content.strip_prefix(MAGIC)?;
         let mut sidecar = Sidecar::new(match take_byte(&mut rest)? {
             b'd' => Ownership::OnDisk,
+            b'n' => Ownership::DevicesInLedger,
             b'l' => Ownership::InLedger,
             _ => return None,
         });
@@ -510,10 +509,10 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             files in prop::collection::btree_map("[a-c]{1,2}(/[a-c]){0,3}", noted(), 0..8),
-            in_ledger in any::<bool>(),
+            kind in 0..Ownership::ALL.len(),
         ) {
             let sidecar = Sidecar {
-                ownership: if in_ledger { Ownership::InLedger } else { Ownership::OnDisk },
+                ownership: Ownership::ALL[kind],
                 files: files.into_iter().map(|(path, noted)| (path.into_bytes(), noted)).collect(),
             };
             prop_assert_eq!(Sidecar::decode(&sidecar.encode()), Some(sidecar));

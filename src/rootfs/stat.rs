@@ -3,7 +3,7 @@
 use rustix::fs::{FileType, Statx};
 
 use crate::layer::Mtime;
-use crate::vocab::Attributes;
+use crate::vocab::{Attributes, Ownership};
 
 /// One file's metadata, links not followed unless the caller did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +61,24 @@ impl Stat {
     }
 
     /// Returns what the file is in the image, where the disk does not say all of it: what was written down, else user 0's and
-    /// group 0's. Marks of overlayfs stay what they are.
-    pub(super) fn in_image(mut self, known: Option<&Attributes>) -> Stat {
-        (self.uid, self.gid) = (0, 0);
+    /// group 0's if owners are not on disk. Marks of overlayfs stay what they are.
+    pub(super) fn in_image(mut self, ownership: Ownership, known: Option<&Attributes>) -> Stat {
+        if ownership == Ownership::InLedger {
+            (self.uid, self.gid) = (0, 0);
+        }
         let Some(known) = known else {
             return self;
         };
-        (self.uid, self.gid, self.mode) = (known.uid, known.gid, known.mode);
-        if let Some(device) = known.device {
+        match ownership {
+            Ownership::OnDisk => return self,
+            Ownership::DevicesInLedger => {}
+            Ownership::InLedger => {
+                (self.uid, self.gid, self.mode) = (known.uid, known.gid, known.mode);
+            }
+        }
+        if let Some(device) = known.device
+            && self.kind == FileKind::File
+        {
             self.kind = match device.is_block {
                 true => FileKind::BlockDevice,
                 false => FileKind::CharDevice,

@@ -274,7 +274,11 @@ impl Supervisor<'_> {
         };
         Ok(Some(Outcome {
             report,
-            ledger: self.supervision.map(Supervision::into_ledger),
+            ledger: match self.supervision {
+                Some(supervision) => Some(supervision.into_ledger()),
+                // Nothing could be supervised, so nothing has changed.
+                None => self.charge.plan.map(|plan| plan.ledger),
+            },
         }))
     }
 

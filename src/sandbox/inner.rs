@@ -123,7 +123,7 @@ fn give_all(instructions: &Instructions, errands: &Errands) -> Result<(), Failur
 }
 
 /// Has the outer half supervise this process from here on, if that is wanted. Until the command is executed it lets pass
-/// everything.
+/// everything. Returns whether it also answers for ids.
 fn is_supervised(
     instructions: &Instructions,
     errands: &Errands,
@@ -138,13 +138,17 @@ fn is_supervised(
         Mode::empty(),
     )
     .at(Stage::Supervision, "/")?;
-    let listener = listener::install(&traps::program(mode)).at(Stage::Supervision, "listener")?;
+    let listener = match listener::install(&traps::program(mode)) {
+        // Where something else supervises already, no device can be made, and all else is as it should be.
+        Err(_) if !mode.emulates_ids() => return Ok(false),
+        installed => installed.at(Stage::Supervision, "listener")?,
+    };
     errands.supervise(&Supervise {
         listener,
         root,
         capabilities,
     })?;
-    Ok(true)
+    Ok(mode.emulates_ids())
 }
 
 fn become_user(instructions: &Instructions) -> Result<(), Failure> {

@@ -1,11 +1,15 @@
 //! What is to be run, as init sees it: checked, and without descriptors.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode as FileMode, OFlags, StatxFlags, fstat, openat, statx,
+};
 
-use crate::vocab::{Ledger, NetworkMode, Rung, Secret, Security};
+use crate::vocab::{FileId, Ledger, NetworkMode, Rung, Secret, Security};
 
 use super::control;
 use super::enter;
@@ -13,7 +17,7 @@ use super::error::RunError;
 use super::foreign;
 use super::limits::{self, Limit};
 use super::spec::{DeviceNode, MountSource, RunSpec};
-use super::supervise::{Mode, Plan};
+use super::supervise::{Mode, Plan, file_id};
 use super::walk::Kind;
 
 /// [`RunSpec`] as init sees it: checked, without descriptors.
@@ -216,7 +220,7 @@ impl Instructions {
                 .iter()
                 .map(|emulator| emulator.architecture.clone())
                 .collect(),
-            supervised: spec.ledger.as_ref().map(|_| Mode::Light),
+            supervised: spec.ledger.as_ref().map(|ledger| mode(spec, ledger)),
             bare: spec.scratch.as_ref().map(|_| match enter::entered_rung() {
                 Some(Rung::Chroot) => Bare::Inside,
                 _ => Bare::Outside,
@@ -242,8 +246,13 @@ impl Instructions {
     /// Returns the limits that the command really has: one of them carries a supervised process's credentials, and is only told.
     pub(super) fn limits_to_set(&self) -> Vec<Limit> {
         let mut limits = self.limits.clone();
-        limits.retain(|limit| self.supervised.is_none() || limit.resource != limits::LOCKS);
+        limits.retain(|limit| !self.emulates_ids() || limit.resource != limits::LOCKS);
         limits
+    }
+
+    /// Tells whether the command has one id for whatever user it is told to be.
+    pub(super) fn emulates_ids(&self) -> bool {
+        self.supervised.is_some_and(Mode::emulates_ids)
     }
 
     /// Returns how the command is to be supervised, if at all.
@@ -269,6 +278,59 @@ impl Instructions {
             .filter(|mount| matches!(mount.source, PlannedSource::Tree { .. }))
             .count()
     }
+}
+
+/// Returns how a command with a ledger is supervised.
+///
+/// Who has made a device wants to see it, but holding each call that tells what a file is costs several times the call. It is
+/// done where the root has devices that the command can see, and for commands that speak of making them.
+fn mode(spec: &RunSpec, ledger: &Ledger) -> Mode {
+    const MAKES: [&str; 2] = ["mknod", "MAKEDEV"];
+    if !ledger.ownership().gives_away() {
+        return Mode::Light;
+    }
+    let speaks = |word: &String| MAKES.iter().any(|name| word.contains(name));
+    match has_seen_devices(&spec.root, ledger) || spec.argv.iter().any(speaks) {
+        true => Mode::DevicesShown,
+        false => Mode::Devices,
+    }
+}
+
+/// Tells whether a root has devices elsewhere than in `/dev`, which is covered. Many a root has some there.
+fn has_seen_devices(root: &OwnedFd, ledger: &Ledger) -> bool {
+    if ledger.is_empty() {
+        return false;
+    }
+    let mut covered = HashSet::new();
+    match listed_in(root.as_fd(), c"dev", ledger, &mut covered) {
+        Ok(()) => covered.len() < ledger.len(),
+        Err(_) => true,
+    }
+}
+
+/// Finds the files in a directory that are in a ledger.
+fn listed_in(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    ledger: &Ledger,
+    found: &mut HashSet<FileId>,
+) -> rustix::io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(parent, name, flags, FileMode::empty())?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = statx(&directory, name, AtFlags::SYMLINK_NOFOLLOW, mask)?;
+        let id = file_id(&stat);
+        if ledger.get(&id).is_some() {
+            found.insert(id);
+        }
+    }
+    Ok(())
 }
 
 impl PlannedSource {

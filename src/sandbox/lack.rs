@@ -109,7 +109,9 @@ impl fmt::Display for Lack {
                 "no `pivot_root`: `chroot` in its place, and CAP_SYS_CHROOT is taken from commands"
             }
             Lack::Loopback => "no loopback interface for `--network=none`",
-            Lack::DeviceFiles => "no device files: `mknod` of a device fails",
+            Lack::DeviceFiles => {
+                "no device files: what `mknod` makes is a device in the image alone"
+            }
             Lack::Terminals => "no terminals in /dev/pts",
             Lack::MessageQueues => "no message queues in /dev/mqueue",
         })

@@ -4,7 +4,7 @@
 //! order: u8 0, or 1 and the instructions                                                  (see `wire` for the pieces)
 //! instructions: argv | env (name, value) | cwd | uid | gid | groups | hostname | private network | resolv.conf | hosts
 //!               | u64 shm size | limits (u32 resource, u64 soft, u64 hard) | insecure | mounts | devices | emulators
-//!               | u8 0 not supervised, 1 light, 2 full | u8 0 not bare, 1 outside, 2 inside of its root
+//!               | u8 0 not supervised, 1 light, 2 full, 3 devices, 4 devices shown | u8 0 not bare, 1 outside, 2 inside of its root
 //! mount:  target | u8 1, directory, read-only  or  u8 2, size or none  or  u8 3, content, mode, uid, gid
 //! device: source | path | read | write | mknod | uid, gid, mode or none
 //! emulator: architecture
@@ -91,6 +91,8 @@ impl Instructions {
             None => 0,
             Some(Mode::Light) => 1,
             Some(Mode::Full) => 2,
+            Some(Mode::Devices) => 3,
+            Some(Mode::DevicesShown) => 4,
         });
         writer.0.push(match self.bare {
             None => 0,
@@ -132,6 +134,8 @@ impl Instructions {
                 0 => None,
                 1 => Some(Mode::Light),
                 2 => Some(Mode::Full),
+                3 => Some(Mode::Devices),
+                4 => Some(Mode::DevicesShown),
                 _ => return None,
             },
             bare: match reader.byte()? {

@@ -96,10 +96,7 @@ pub(super) fn make(instructions: &Instructions) -> Result<Mount, Failure> {
         } = &mount.source
         {
             // Under supervision there is nobody to give it to but by word.
-            let owner = match instructions.supervised {
-                None => Some((*uid, *gid)),
-                Some(_) => None,
-            };
+            let owner = (!instructions.emulates_ids()).then_some((*uid, *gid));
             write(
                 &private,
                 FIRST_MOUNT + number,

@@ -42,7 +42,8 @@ pub struct RunSpec {
     /// known but these.
     pub emulators: Vec<Emulator>,
     /// What the files of the root are, where the disk cannot say it. Then the command has one id on this machine, and what it
-    /// is told and what it does about owners, modes and devices goes by the ledger, which comes back with its end.
+    /// is told and what it does about owners, modes and devices goes by the ledger, which comes back with its end. With a ledger
+    /// of devices it has the ids that it seems to have, and devices alone go by the ledger.
     pub ledger: Option<Ledger>,
     /// An empty directory, of the builder's own, for what is made for the command: then it runs without namespaces and mounts,
     /// as the rung `paths` does, with a ledger and as a user of this machine who need have no rights. What is left there when

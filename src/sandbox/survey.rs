@@ -1,6 +1,6 @@
 //! Which rung: each is tried out in a child, best first, and nothing is guessed from versions or remembered from earlier.
 
-use crate::vocab::{RequiredIsolation, Rung};
+use crate::vocab::{Ownership, RequiredIsolation, Rung};
 
 use super::enter::{self, Way};
 use super::error::SandboxError;
@@ -24,6 +24,18 @@ pub struct Choice {
     pub lacks: Vec<Lack>,
     /// Those that would have been better, with the reasons.
     pub refused: Vec<(Rung, SandboxError)>,
+}
+
+impl Choice {
+    /// Returns where the truth about files is. Root of a user namespace may do everything but make devices, whatever its rung.
+    pub fn ownership(&self) -> Ownership {
+        match self.rung.ownership() {
+            Ownership::OnDisk if self.lacks.contains(&Lack::DeviceFiles) => {
+                Ownership::DevicesInLedger
+            }
+            ownership => ownership,
+        }
+    }
 }
 
 /// What came of trying one rung.

@@ -116,7 +116,7 @@ pub(super) fn build(
     // Before anything covers the surroundings' own.
     let proc = proc(is_insecure)?;
     let private = private::make(instructions)?;
-    if instructions.supervised.is_some() {
+    if instructions.emulates_ids() {
         give_by_word(&private, instructions, errands)?;
     }
     let mut maker = Maker::new(&private);

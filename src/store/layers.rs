@@ -43,8 +43,8 @@ pub(super) struct StoredLayer {
     pub(super) ledger: Option<u64>,
 }
 
-/// Both kinds of layers.
-pub(super) const OWNERSHIPS: [Ownership; 2] = [Ownership::OnDisk, Ownership::InLedger];
+/// All kinds of layers.
+pub(super) const OWNERSHIPS: [Ownership; 3] = Ownership::ALL;
 
 impl Store {
     /// Returns a layer of this process' kind if it is there and complete.
@@ -93,6 +93,7 @@ impl Store {
     pub(super) fn layers_dir(&self, ownership: Ownership) -> PathBuf {
         self.path(match ownership {
             Ownership::OnDisk => "layers",
+            Ownership::DevicesInLedger => "layers-devices",
             Ownership::InLedger => "layers-ledger",
         })
     }
@@ -158,7 +159,7 @@ impl PendingLayer {
         let ledger = self.layer().join("fs.ledger");
         let ledger = match std::fs::metadata(&ledger) {
             Ok(metadata) => Some(metadata.len()),
-            Err(error) if disk::is_absent(&error) && self.ownership == Ownership::OnDisk => None,
+            Err(error) if disk::is_absent(&error) && self.ownership != Ownership::InLedger => None,
             Err(error) => return Err(StoreError::from_io(&ledger, "find", error)),
         };
         let stored = StoredLayer { size, ledger };

@@ -18,6 +18,7 @@
 //!                                when this file is there and not empty
 //!     fs/                        the unpacked tree: overlay's lower directory
 //!     fs.ledger                  what its files are in the image where the disk cannot say it (the rootfs room's file)
+//!   layers-devices/LAYERID/      the same; devices are empty files, and their numbers are in fs.ledger
 //!   layers-ledger/LAYERID/       the same; all files are the builder's own on disk, and fs.ledger is always there
 //!   packed/LAYERID/VARIANT.json  a layer's packed form: diff ID, blob, members (VARIANT: tar, gzip-6, zstd-3, gzip-6@EPOCH)
 //!   records/KK/KEY.json          a step's result; the file's modification time is its last use, to the day

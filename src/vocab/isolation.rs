@@ -47,7 +47,8 @@ impl Rung {
     /// Returns where the truth about files is.
     pub fn ownership(self) -> Ownership {
         match self {
-            Rung::Ns | Rung::NsFull | Rung::NsSub => Ownership::OnDisk,
+            Rung::Ns => Ownership::OnDisk,
+            Rung::NsFull | Rung::NsSub => Ownership::DevicesInLedger,
             Rung::NsOne | Rung::Chroot | Rung::Paths => Ownership::InLedger,
         }
     }
@@ -154,5 +155,9 @@ mod tests {
             .filter(|rung| rung.ownership() == Ownership::InLedger)
             .collect();
         assert_eq!(in_ledger, [Rung::NsOne, Rung::Chroot, Rung::Paths]);
+        let of_devices = Rung::ALL
+            .into_iter()
+            .filter(|rung| rung.ownership() == Ownership::DevicesInLedger);
+        assert!(of_devices.eq([Rung::NsFull, Rung::NsSub]));
     }
 }

@@ -51,6 +51,8 @@ pub struct DeviceNumber {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     files: HashMap<FileId, Attributes>,
+    /// Everything else of a file is what the disk says.
+    only_devices: bool,
 }
 
 impl FileId {
@@ -64,6 +66,30 @@ impl FileId {
 }
 
 impl Ledger {
+    /// Returns a ledger in which only device numbers count (see [`Ownership::DevicesInLedger`]).
+    pub fn of_devices() -> Ledger {
+        Ledger {
+            only_devices: true,
+            ..Ledger::default()
+        }
+    }
+
+    /// Tells what is to be taken from it.
+    pub fn ownership(&self) -> Ownership {
+        match self.only_devices {
+            true => Ownership::DevicesInLedger,
+            false => Ownership::InLedger,
+        }
+    }
+
+    /// Tells whether a file with the permission bits `on_disk` is shown right without an entry.
+    pub fn is_plain(&self, attributes: &Attributes, on_disk: u32) -> bool {
+        match self.only_devices {
+            true => attributes.device.is_none(),
+            false => attributes.is_plain(on_disk),
+        }
+    }
+
     /// Returns what was written down about a file, else about whatever file has its number.
     pub fn get(&self, file: &FileId) -> Option<&Attributes> {
         self.files
@@ -103,6 +129,7 @@ impl FromIterator<(FileId, Attributes)> for Ledger {
     fn from_iter<I: IntoIterator<Item = (FileId, Attributes)>>(files: I) -> Ledger {
         Ledger {
             files: files.into_iter().collect(),
+            only_devices: false,
         }
     }
 }
@@ -120,10 +147,29 @@ impl Attributes {
 /// Where the truth about a tree's files is. A tree is made for one of them and never used as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ownership {
-    /// On disk: whoever made the tree could give files away.
+    /// On disk: whoever made the tree could give files away, and make devices.
     OnDisk,
+    /// On disk, but for the numbers of devices: these are empty regular files, with the owner and mode of the device, and
+    /// otherwise in a [`Ledger`]. A user namespace may give files away, and make no device.
+    DevicesInLedger,
     /// On disk as far as one id goes, the rest in a [`Ledger`].
     InLedger,
+}
+
+impl Ownership {
+    pub const ALL: [Ownership; 3] = [
+        Ownership::OnDisk,
+        Ownership::DevicesInLedger,
+        Ownership::InLedger,
+    ];
+
+    /// Tells whether files belong on disk to whom they belong to in the image.
+    pub fn gives_away(self) -> bool {
+        match self {
+            Ownership::OnDisk | Ownership::DevicesInLedger => true,
+            Ownership::InLedger => false,
+        }
+    }
 }
 
 /// Returns the permission bits that a file has on disk so that a process with one id can do with it what root may: no set-id

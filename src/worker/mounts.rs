@@ -320,7 +320,7 @@ impl Machine<'_> {
         let mode = cache.mode.unwrap_or(mode);
         // A cache has no ledger: where only the builder's own files can be, all of them are.
         let (mode, owner) = match ownership {
-            Ownership::OnDisk => (mode, Some((uid, gid))),
+            Ownership::OnDisk | Ownership::DevicesInLedger => (mode, Some((uid, gid))),
             Ownership::InLedger => (mode_on_disk(mode, true), None),
         };
         let (owner, group) = owner.unzip();

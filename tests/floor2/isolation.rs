@@ -136,6 +136,67 @@ fn a_step_comes_out_the_same_on_every_rung_with_owners_on_disk() {
 }
 
 #[test]
+fn devices_come_out_the_same_on_every_rung() {
+    let Some(lab) = Lab::with_base() else {
+        return;
+    };
+    let examined = examine(&lab);
+    // A base with devices, made on whatever rung is taken.
+    lab.dockerfile(
+        "FROM base\nRUN mknod -m 0660 /below c 4 64 && chown 0:5 /below && ln /below /beside\n",
+    );
+    lab.build(&["-t", "devices"]).succeeds();
+    let stat = "stat -c '%F %t:%T %a %u:%g'";
+    lab.dockerfile(&format!(
+        "FROM devices AS made\n\
+         RUN test \"$({stat} /below)\" = 'character special file 4:40 660 0:5'\n\
+         RUN mknod /null c 1 3 && mknod -m 0620 /block b 7 0 && chown 1:2 /block && test -c /null && ln /null /twin && mv /block /moved\n\
+         RUN test -b /moved && test \"$({stat} /twin)\" = 'character special file 1:3 644 0:0' && rm /null && touch /null && chmod 604 /beside\n\
+         FROM base AS late\n\
+         RUN /bin/mk?od /late c 1 5\n\
+         FROM base\n\
+         COPY --from=made /moved /twin /beside /d/\n\
+         COPY --from=late /late /d/\n\
+         RUN test -b /d/moved && test -c /d/late && rm /d/twin && cp -a /d/beside /copied && test -c /copied\n"
+    ));
+    let mut digests = Vec::new();
+    for name in ["ns", "ns-full", "ns-sub", "ns-one", "paths"] {
+        if rung(&examined, name)["state"] == "refused" {
+            continue;
+        }
+        for driver in ["overlay", "tree"] {
+            if driver == "overlay" && name == "paths" {
+                continue;
+            }
+            let out = lab.path(&format!("out-{name}-{driver}"));
+            let output = format!(
+                "type=oci,tar=false,rewrite-timestamp=true,dest={}",
+                out.display()
+            );
+            lab.build(&[
+                "--no-cache",
+                &format!("--isolation={name}"),
+                &format!("--storage-driver={driver}"),
+                "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+                "--output",
+                &output,
+            ])
+            .succeeds();
+            let index = std::fs::read_to_string(out.join("index.json")).unwrap();
+            digests.push((format!("{name}, {driver}"), index));
+        }
+    }
+    if digests.len() < 3 {
+        return power::not_run("there is one such rung here");
+    }
+    let (_, first) = &digests[0];
+    for (name, digest) in &digests {
+        assert_eq!(digest, first, "{name}");
+    }
+    lab.is_sound();
+}
+
+#[test]
 fn strict_refuses_what_has_no_namespaces() {
     let Some(lab) = Lab::with_base() else {
         return;

@@ -225,6 +225,7 @@ fn result(examination: &Examination) -> String {
     };
     let owners = match taken.ownership() {
         Ownership::OnDisk => "owners are on disk",
+        Ownership::DevicesInLedger => "owners are on disk, devices in a ledger",
         Ownership::InLedger => "owners are in a ledger",
     };
     let mut text = format!(

@@ -635,3 +635,95 @@ fn a_shared_ledger_is_one() {
     owners.replace(Ledger::default());
     assert_eq!(other.stat(b"d", true).unwrap().unwrap().uid, 0);
 }
+
+#[test]
+fn devices_are_noted_where_all_else_is_on_disk() {
+    let test = "devices_are_noted_where_all_else_is_on_disk";
+    if !can_mount(test) {
+        return;
+    }
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    let ownership = Ownership::DevicesInLedger;
+    let device = |path: &str, kind, mode| {
+        let mut entry = Entries::entry(path, kind);
+        entry.mode = mode;
+        entry
+    };
+    let null = EntryKind::CharDevice { major: 1, minor: 3 };
+    let disk = EntryKind::BlockDevice { major: 8, minor: 0 };
+    let twin = EntryKind::HardLink {
+        target: b"null".to_vec(),
+    };
+    let tar = Entries::new()
+        .directory("d")
+        .add(device("d/gone", null.clone(), 0o600), b"")
+        .add(device("d/kept", disk, 0o640), b"")
+        .file("d/plain", "x")
+        .add(device("null", null.clone(), 0o666), b"")
+        .add(device("null-twin", twin, 0o666), b"")
+        .finish();
+    let below = room.apply_as(&tar, "below", ownership);
+    assert!(diff(&below, &[]).0 == tar_in_order(&tar));
+    let noted = Sidecar::read(&below).unwrap();
+    assert_eq!(noted.ownership(), ownership);
+    let paths: Vec<_> = noted.iter().map(|(path, _)| path.as_slice()).collect();
+    let expected: [&[u8]; 4] = [b"d/gone", b"d/kept", b"null", b"null-twin"];
+    assert_eq!(paths, expected);
+
+    let layers = [below];
+    let (tree, upper) = room.writable_as(&layers, "upper", ownership);
+    let at = |path: &str| inside(&tree, path);
+    let kind = |path: &str| tree.stat(path.as_bytes(), false).unwrap().unwrap().kind;
+    assert_eq!(kind("d/kept"), FileKind::BlockDevice);
+    fs::set_permissions(at("d/kept"), fs::Permissions::from_mode(0o604)).unwrap();
+    fs::remove_file(at("d/gone")).unwrap();
+    fs::write(at("d/gone"), "a file").unwrap();
+    rename(&tree, "null", "moved");
+    extract_archive(&mut &tar[..], &tree, b"more", None, None).unwrap();
+    assert_eq!(kind("more/null"), FileKind::CharDevice);
+    let live = super::snapshot::without_links(snapshot(&tree));
+    note_owners(&upper, &tree, &layers).unwrap();
+    drop(tree);
+    let stack = [layers[0].clone(), upper.clone()];
+    let again = snapshot(&read_only_as(&stack, ownership));
+    assert_eq!(super::snapshot::without_links(again.clone()), live);
+    let starts = |path: &str, text: &str| assert!(again[path].starts_with(text), "{path}");
+    starts("d/kept", "BlockDevice 604 0:0");
+    starts("d/gone", "File 644 0:0");
+    starts("moved", "CharDevice 666 0:0");
+    // Both drivers make the same layer.
+    let pool = Trees::new(room.dir("trees"), ownership);
+    let mut writer = pool.write(&layers, &Cancel::new()).unwrap();
+    let composed = writer.tree().unwrap();
+    let link = composed.stat(b"null-twin", false).unwrap().unwrap();
+    assert_eq!(link.kind, FileKind::CharDevice);
+    let made = fs::File::open(inside(&composed, "d"));
+    let made = made.unwrap();
+    let number = crate::vocab::DeviceNumber {
+        is_block: false,
+        major: 5,
+        minor: 6,
+    };
+    let owners = composed.owners().clone();
+    owners.make_device(made.as_fd(), b"new", number).unwrap();
+    owners
+        .describe_at(made.as_fd(), b"new", (0, 0), Some(0o600))
+        .unwrap();
+    drop(composed);
+    let filled = room.dir("filled");
+    writer.fill(&filled, &Cancel::new()).unwrap();
+    let noted = Sidecar::read(&filled).unwrap();
+    let device = noted.attributes(b"d/new").and_then(|found| found.device);
+    assert_eq!(device, Some(number));
+    // Without devices there is nothing to note.
+    let plain = room.apply_as(&Entries::new().file("f", "").finish(), "plain", ownership);
+    assert!(!Sidecar::path_of(&plain).exists());
+}
+
+/// The entries of an archive as a layer has them.
+fn tar_in_order(tar: &[u8]) -> Vec<u8> {
+    let host = tempfile::tempdir().unwrap();
+    let room = Room::new(host.path());
+    diff(&room.apply_as(tar, "reference", Ownership::InLedger), &[]).0
+}

@@ -162,6 +162,17 @@ impl Table {
         })
     }
 
+    /// Makes a table for a command whose processes have real credentials: none of them is asked for its number.
+    pub(in crate::sandbox) fn unused(first: Credentials) -> Table {
+        let first = Arc::new(first);
+        Table {
+            groups: first.groups.len(),
+            numbers: HashMap::from([(first.clone(), 0)]),
+            all: vec![first],
+            room: 1,
+        }
+    }
+
     /// Returns the credentials of a thread's process.
     pub(in crate::sandbox) fn of(&self, thread: i32) -> Result<Arc<Credentials>, Errno> {
         // Most commands never are anybody else.

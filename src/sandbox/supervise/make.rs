@@ -342,7 +342,7 @@ impl Supervision {
     }
 
     /// Returns the caller's own mask.
-    fn umask_of(&self, caller: &Caller) -> Result<u32, Errno> {
+    pub(super) fn umask_of(&self, caller: &Caller) -> Result<u32, Errno> {
         let status = openat(
             &self.proc,
             format!("{}/status", caller.thread),
@@ -385,7 +385,7 @@ fn is_kernels_to_make(who: &Credentials, directory: &Found) -> bool {
 }
 
 /// Does something with another process's mask. This process has one thread.
-fn with_umask<T>(mask: u32, action: impl FnOnce() -> T) -> T {
+pub(super) fn with_umask<T>(mask: u32, action: impl FnOnce() -> T) -> T {
     let own = umask(Mode::from_raw_mode(mask));
     let done = action();
     umask(own);

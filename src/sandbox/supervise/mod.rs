@@ -22,6 +22,7 @@
 mod calls;
 mod change;
 pub(super) mod credentials;
+mod devices;
 mod elf;
 mod exec;
 mod family;

@@ -137,6 +137,7 @@ impl Files {
     }
 
     pub(super) fn know(&self, status: Status) -> Found {
+        let gives_away = self.ledger.ownership().gives_away();
         let id = status.id();
         let nameless = match status.links() {
             0 => self.nameless.get(&id),
@@ -144,12 +145,16 @@ impl Files {
         };
         let entry = nameless.or_else(|| self.ledger.get(&id));
         Found {
-            attributes: entry.cloned().unwrap_or_else(|| Attributes {
-                uid: status.uid(),
-                gid: status.gid(),
-                mode: status.mode() & 0o7777,
-                ..Attributes::default()
-            }),
+            attributes: match entry {
+                Some(entry) if !gives_away => entry.clone(),
+                _ => Attributes {
+                    uid: status.uid(),
+                    gid: status.gid(),
+                    mode: status.mode() & 0o7777,
+                    device: entry.and_then(|entry| entry.device),
+                    ..Attributes::default()
+                },
+            },
             is_listed: entry.is_some(),
             status,
         }
@@ -167,7 +172,7 @@ impl Files {
         self.is_timeless |= id.birth == (0, 0);
         self.newest = self.newest.max(id.birth);
         self.nameless.remove(&id);
-        if attributes.is_plain(status.mode() & 0o7777) {
+        if self.ledger.is_plain(&attributes, status.mode() & 0o7777) {
             self.ledger.remove(&id);
         } else if status.links() == 0 {
             self.make_nameless(id, attributes);

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use rustix::io::Errno;
 
-use crate::vocab::{Attributes, DeviceNumber, FileId, Ledger};
+use crate::vocab::{Attributes, DeviceNumber, FileId, Ledger, Ownership};
 
 use super::super::walk::errno;
 use super::super::wire::{Reader, Writer};
@@ -56,6 +56,7 @@ pub(in crate::sandbox) fn unpack(memory: OwnedFd) -> Result<Ledger, Errno> {
 fn encode(ledger: &Ledger) -> Vec<u8> {
     let files: Vec<_> = ledger.iter().collect();
     let mut writer = Writer::default();
+    writer.claim(ledger.ownership() == Ownership::DevicesInLedger);
     writer.list(&files, |writer, (file, attributes)| {
         writer.u32(file.device.0);
         writer.u32(file.device.1);
@@ -81,6 +82,10 @@ fn encode(ledger: &Ledger) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Option<Ledger> {
     let mut reader = Reader(bytes);
+    let mut ledger = match reader.claim()? {
+        true => Ledger::of_devices(),
+        false => Ledger::default(),
+    };
     let files = reader.list(|reader| {
         let file = FileId {
             device: (reader.u32()?, reader.u32()?),
@@ -105,7 +110,10 @@ fn decode(bytes: &[u8]) -> Option<Ledger> {
         };
         Some((file, attributes))
     })?;
-    reader.finish(files.into_iter().collect())
+    for (file, attributes) in files {
+        ledger.insert(file, attributes);
+    }
+    reader.finish(ledger)
 }
 
 #[cfg(test)]
@@ -140,7 +148,11 @@ mod tests {
 
     #[test]
     fn ledgers_survive_the_passage() {
-        for ledger in [Ledger::default(), ledger()] {
+        let mut of_devices = Ledger::of_devices();
+        for (file, attributes) in ledger().iter() {
+            of_devices.insert(*file, attributes.clone());
+        }
+        for ledger in [Ledger::default(), ledger(), of_devices] {
             assert_eq!(unpack(pack(&ledger).unwrap()), Ok(ledger));
         }
     }

@@ -145,19 +145,24 @@ impl Supervision {
                 false => None,
             })
         };
+        let emulates_ids = plan.mode.emulates_ids();
         Ok(Supervision {
             proc_device: kernels("proc", PROC)?,
             sys_device: kernels("sys", SYS)?,
             proc: open(CWD, "/proc")?,
-            has_other_roots: plan.insecure,
+            // Not held: `chroot`.
+            has_other_roots: plan.insecure || !emulates_ids,
             files: Files::new(plan.ledger, root.as_fd())?,
             listener: Listener::from_fd(listener),
             decoder: Decoder::new(),
-            preparing: Some(process),
+            preparing: emulates_ids.then_some(process),
             locks: plan.locks,
             mode: plan.mode,
             root,
-            table: Table::new(first, process)?,
+            table: match emulates_ids {
+                true => Table::new(first, process)?,
+                false => Table::unused(first),
+            },
             service: None,
         })
     }
@@ -255,12 +260,13 @@ impl Supervision {
     }
 
     fn dispatch(&mut self, call: Call, caller: &Caller) -> Result<Answer, Errno> {
+        if !self.mode.emulates_ids() {
+            return self.of_devices(call, caller);
+        }
         if let Some(answer) = self.identity(call, caller) {
             return answer;
         }
-        match self.mode {
-            Mode::Light | Mode::Full => self.light(call, caller),
-        }
+        self.light(call, caller)
     }
 
     /// Tells whether a file is one of the kernel's own, which has no owner but the kernel's.

@@ -15,10 +15,47 @@ const N: u32 = u32::MAX;
 /// How much is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sandbox) enum Mode {
+    /// What makes devices, and what takes their names away: for a command with real owners and without the power to make
+    /// devices.
+    Devices,
+    /// That, and what tells what a file is.
+    DevicesShown,
     /// What is about ids, owners and modes: for a command that starts as root, in a root of its own.
     Light,
     /// All calls with paths too.
     Full,
+}
+
+impl Mode {
+    /// Tells whether a command has one id for whatever user it is told to be.
+    pub(in crate::sandbox) fn emulates_ids(self) -> bool {
+        match self {
+            Mode::Devices | Mode::DevicesShown => false,
+            Mode::Light | Mode::Full => true,
+        }
+    }
+
+    fn holds(self, call: Call) -> bool {
+        let is_of_devices = matches!(
+            call,
+            Call::Mknod
+                | Call::Mknodat
+                | Call::Rename
+                | Call::Renameat
+                | Call::Renameat2
+                | Call::Unlink
+                | Call::Unlinkat
+        );
+        let tells = matches!(
+            call,
+            Call::Fstat | Call::Lstat | Call::Newfstatat | Call::Stat | Call::Statx
+        );
+        match self {
+            Mode::Devices => is_of_devices,
+            Mode::DevicesShown => is_of_devices || tells,
+            Mode::Light | Mode::Full => true,
+        }
+    }
 }
 
 /// A held call, by what it does and where its arguments are; old forms without directory have their own.
@@ -231,8 +268,13 @@ fn verdicts(abi: filter::Gate, mode: Mode) -> Verdicts {
     } as usize;
     let held = TRAPS
         .iter()
+        .filter(|(call, ..)| mode.holds(*call))
         .map(|(_, row, when)| (row[column], Verdict::Hold(*when)));
-    let missing = MISSING.iter().map(|number| (*number, Verdict::Missing));
+    let missing: &[u32] = match mode.emulates_ids() {
+        true => &MISSING,
+        false => &[],
+    };
+    let missing = missing.iter().map(|number| (*number, Verdict::Missing));
     let mut numbers: Vec<_> = held
         .chain(missing)
         .filter(|(number, _)| *number != N)
@@ -342,15 +384,17 @@ mod tests {
 
     #[test]
     fn every_listed_number_is_held_and_no_other() {
-        for mode in [Mode::Light, Mode::Full] {
+        for mode in [Mode::Devices, Mode::DevicesShown, Mode::Light, Mode::Full] {
             let program = program(mode);
             assert!(program.len() < 4096, "{}", program.len());
             for (arch, abi) in NATIVE_AND_COMPAT {
                 for number in 0..600 {
-                    let listed = TRAPS.iter().find(|(_, row, _)| row[abi as usize] == number);
+                    let listed = TRAPS
+                        .iter()
+                        .find(|(call, row, _)| row[abi as usize] == number && mode.holds(*call));
                     let mut arguments = [0; 6];
                     let expected = match listed {
-                        _ if MISSING.contains(&number) => filter::MISSING,
+                        _ if MISSING.contains(&number) && mode.emulates_ids() => filter::MISSING,
                         None => ALLOW,
                         Some((.., When::Always)) => HOLD,
                         Some((.., When::Has(..))) if mode == Mode::Full => HOLD,

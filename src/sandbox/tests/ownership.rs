@@ -21,6 +21,7 @@ subjects![
     attacker,
     a_new_file_is_not_taken_for_one_that_is_gone,
     recycler,
+    root_without_the_power_makes_devices_by_word,
     a_limit_that_carries_credentials_is_not_the_commands,
     killing_the_supervisor_ends_the_command,
     supervised_victim,
@@ -777,6 +778,87 @@ fn a_new_file_is_not_taken_for_one_that_is_gone() {
     // Whether a number and a birth come again is the kernel's and the file system's to say; that nothing is left to be taken for
     // is not.
     assert_eq!(ended.ledger, Some(Ledger::default()));
+}
+
+#[test]
+fn root_without_the_power_makes_devices_by_word() {
+    as_subject!(root_without_the_power_makes_devices_by_word);
+    let wanted = Wanted {
+        rung: Some(Rung::NsFull),
+        ..Wanted::default()
+    };
+    if let Err(error) = choose(&wanted).and_then(|choice| enter(&choice)) {
+        skip(&error.to_string());
+    }
+    let root = peopled();
+    let shown = "stat -c '%F %t:%T %a %u:%g'";
+    let run_in = |text: &str, ledger| {
+        let mut spec = root.shell(&script(text));
+        spec.ledger = Some(ledger);
+        let mut told = Vec::new();
+        let ended = run(
+            spec,
+            &mut |_, bytes| told.extend_from_slice(bytes),
+            &Cancel::new(),
+        );
+        (
+            String::from_utf8(told).unwrap(),
+            ended.unwrap().ledger.unwrap(),
+        )
+    };
+    let text = format!(
+        "umask 22; mknod n c 1 3; mknod -m 620 b b 7 200; chown 5:6 b; mv n m; ln m o; {shown} m b o\n\
+         mkdir -m 777 d; app mknod d/x c 1 3 2>&1 | grep -o 'Operation not permitted'\n\
+         mkdir g; chown :50 g; chmod 2775 g; mknod g/n c 1 3; {shown} g/n\n\
+         mknod r c 1 3; rm r; touch r; touch over; mknod s c 1 3; mv over s; stat -c %F r s; mkfifo p; stat -c %F p\n\
+         setpriv --bounding-set -mknod --inh-caps -mknod mknod no c 1 3 2>&1 | grep -o 'Operation not permitted'"
+    );
+    let (told, ledger) = run_in(&text, Ledger::of_devices());
+    assert_eq!(
+        told,
+        "character special file 1:3 644 0:0\n\
+         block special file 7:c8 620 5:6\n\
+         character special file 1:3 644 0:0\n\
+         Operation not permitted\n\
+         character special file 1:3 644 0:50\n\
+         regular empty file\n\
+         regular empty file\n\
+         fifo\n\
+         Operation not permitted\n"
+    );
+    let found = by_path(root.path(), &ledger);
+    let devices: Vec<_> = found
+        .iter()
+        .map(|(path, file)| (path.as_str(), file.device.unwrap().minor))
+        .collect();
+    let expected = [
+        ("yard/b", 200),
+        ("yard/g/n", 3),
+        ("yard/m", 3),
+        ("yard/o", 3),
+    ];
+    assert_eq!(devices, expected);
+    // A command that does not speak of it makes devices too; seen they are where there are some.
+    let (told, ledger) = run_in("/bin/mk?od q c 1 5; stat -c %F q", Ledger::of_devices());
+    assert_eq!(told, "regular empty file\n");
+    let (told, ledger) = run_in("stat -c '%F %t:%T' q", ledger);
+    assert_eq!(told, "character special file 1:5\n");
+    assert_eq!(ledger.len(), 1);
+    // Those of /dev nobody sees.
+    fs::write(root.path().join("dev/null"), "").unwrap();
+    let mut covered = Ledger::of_devices();
+    let null = FileAttributes {
+        device: Some(crate::vocab::DeviceNumber {
+            is_block: false,
+            major: 1,
+            minor: 3,
+        }),
+        ..FileAttributes::default()
+    };
+    covered.insert(id(&root.path().join("dev/null")), null);
+    let (told, ledger) = run_in("/bin/mk?od z c 1 5; stat -c %F z", covered);
+    assert_eq!(told, "regular empty file\n");
+    assert_eq!(ledger.len(), 2);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::context::{
     Meta, SelectedRoot, Selection, Source, Visit, open_directory, read_all_xattrs,
 };
 use crate::rootfs::{Owners, Tree};
-use crate::vocab::{Digest, KeyBuilder, Ownership};
+use crate::vocab::{Digest, KeyBuilder};
 
 /// So many names are looked up one by one; for more the directory is listed.
 const LOOKED_UP: usize = 64;
@@ -181,7 +181,7 @@ fn add_directory(
     with_time: bool,
 ) -> Result<KeyBuilder, CopyError> {
     let failed = |verb, error| io(verb, shown(b"", name), error);
-    let is_in_ledger = owners.ownership() == Ownership::InLedger;
+    let is_in_ledger = !owners.ownership().gives_away();
     let meta = match is_in_ledger {
         true => Meta::born_of(directory),
         false => Meta::of(directory),
@@ -191,7 +191,7 @@ fn add_directory(
         read_all_xattrs(directory).map_err(|error| failed("read attributes of", error))?;
     if is_in_ledger {
         let known = owners.known_of(&meta.file_id());
-        meta = meta.in_image(known.as_ref());
+        meta = meta.in_image(owners.ownership(), known.as_ref());
         xattrs.extend(meta.xattrs.clone());
         xattrs.sort_unstable();
     }

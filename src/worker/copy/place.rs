@@ -156,7 +156,7 @@ impl Copier<'_> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = match self.owners.ownership() {
-            Ownership::OnDisk => mode & 0o777,
+            Ownership::OnDisk | Ownership::DevicesInLedger => mode & 0o777,
             Ownership::InLedger => mode_on_disk(mode & 0o777, false),
         };
         let mode = Mode::from_raw_mode(mode);
@@ -265,7 +265,7 @@ impl Copier<'_> {
         mode: u32,
         path: &Path,
     ) -> Result<(), CopyError> {
-        if self.owners.ownership() == Ownership::OnDisk {
+        if self.owners.ownership().gives_away() && !self.owners.has_entries() {
             let meta = Meta::of(file).map_err(|error| io("stat", path.to_owned(), error))?;
             if ((meta.uid, meta.gid), meta.mode) == (owner, mode) {
                 return Ok(());
