@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::super::credentials::Credentials;
 use super::lookup::{Asker, Near};
+use super::native::Natives;
 use super::table::{Content, Guest, TreeId, identify, is_directory, key};
 
 /// More than any process has in use; each is a descriptor of the supervisor.
@@ -94,7 +95,9 @@ impl Guest {
     /// To be called when a name that may be a link's has changed.
     pub(in crate::sandbox) fn links_moved(&mut self) {
         self.parents.by_links.clear();
-        self.forget_natives();
+        if let Some(natives) = &mut self.natives {
+            natives.links_moved();
+        }
         self.parents.no_links.clear();
     }
 
@@ -149,7 +152,7 @@ impl Guest {
     pub(in crate::sandbox) fn directories_moved(&mut self) {
         self.directories.forget_all();
         self.parents = Parents::default();
-        self.forget_natives();
+        self.natives = self.natives.as_ref().map(|_| Natives::default());
     }
 
     pub(super) fn root(&self) -> Start {

@@ -8,6 +8,7 @@
 //! The tree may change between the question and the call. Then the caller gets what is on disk.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 
 use rustix::fs::{
     AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, readlinkat, statx,
@@ -25,7 +26,32 @@ const MOST_LINKS: usize = 8;
 
 /// Directories by the words that led to them; `None` for what the kernel does not find.
 #[derive(Debug, Default)]
-pub(in crate::sandbox) struct Natives(HashMap<Key, Option<Start>>);
+pub(in crate::sandbox) struct Natives {
+    plain: HashMap<Key, Option<Start>>,
+    /// By way of a link, which may be taken away like any file; or nothing.
+    by_links: HashMap<Key, Option<Start>>,
+}
+
+impl Natives {
+    fn get(&self, key: &Key) -> Option<&Option<Start>> {
+        self.plain.get(key).or_else(|| self.by_links.get(key))
+    }
+
+    fn keep(&mut self, key: Key, found: Option<Start>, has_links: bool) {
+        if self.plain.len() + self.by_links.len() >= MOST {
+            *self = Natives::default();
+        }
+        let all = match has_links {
+            true => &mut self.by_links,
+            false => &mut self.plain,
+        };
+        all.insert(key, found);
+    }
+
+    pub(super) fn links_moved(&mut self) {
+        self.by_links.clear();
+    }
+}
 
 /// What the kernel finds.
 #[derive(Debug)]
@@ -49,12 +75,6 @@ impl Guest {
 
     pub(in crate::sandbox) fn is_root_directory(&self) -> bool {
         self.natives.is_some()
-    }
-
-    pub(super) fn forget_natives(&mut self) {
-        if let Some(natives) = &mut self.natives {
-            natives.0.clear();
-        }
     }
 
     /// Returns what the kernel finds at a path; `None` if that may be another thing than is meant, or an error.
@@ -116,15 +136,15 @@ impl Guest {
             b"" => start,
             parent => {
                 let key = Parents::key(&asker.who, &start, parent);
-                match self.natives.as_ref()?.0.get(&key) {
+                match self.natives.as_ref()?.get(&key) {
                     Some(known) => known.clone()?,
                     None => {
-                        let found = self.same_directory(asker, &start, parent);
-                        let natives = &mut self.natives.as_mut()?.0;
-                        if natives.len() >= MOST {
-                            natives.clear();
-                        }
-                        natives.insert(key, found.clone());
+                        let (found, has_links) = match self.same_directory(asker, &start, parent) {
+                            Some((found, has_links)) => (Some(found), has_links),
+                            None => (None, true),
+                        };
+                        let natives = self.natives.as_mut()?;
+                        natives.keep(key, found.clone(), has_links);
                         found?
                     }
                 }
@@ -134,8 +154,13 @@ impl Guest {
             .then_some((directory, name))
     }
 
-    /// Finds a directory, if the kernel finds the same one.
-    fn same_directory(&mut self, asker: &Asker<'_>, start: &Start, text: &[u8]) -> Option<Start> {
+    /// Finds a directory, if the kernel finds the same one; tells whether a link may have led there.
+    fn same_directory(
+        &mut self,
+        asker: &Asker<'_>,
+        start: &Start,
+        text: &[u8],
+    ) -> Option<(Start, bool)> {
         let meant = self.parent(asker, start, text).ok()?;
         if meant.tree != 0 {
             return None;
@@ -145,18 +170,21 @@ impl Guest {
             true => text.to_vec(),
             false => join(&start.guest, text),
         };
-        let found = openat2(
-            &*self.tree(0).fd,
-            path.as_slice(),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-        .ok()?;
-        let (found, known) = (
-            identify(std::os::fd::AsFd::as_fd(&found), c"").ok()?,
-            identify(std::os::fd::AsFd::as_fd(&meant.fd), c"").ok()?,
-        );
-        (key(&found) == key(&known)).then_some(meant)
+        let open = |more: ResolveFlags| {
+            openat2(
+                &*self.tree(0).fd,
+                path.as_slice(),
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more,
+            )
+        };
+        let (found, has_links) = match open(ResolveFlags::NO_SYMLINKS) {
+            Ok(found) => (found, false),
+            Err(_) => (open(ResolveFlags::empty()).ok()?, true),
+        };
+        let found = identify(found.as_fd(), c"").ok()?;
+        let known = identify(meant.fd.as_fd(), c"").ok()?;
+        (key(&found) == key(&known)).then_some((meant, has_links))
     }
 }
