@@ -5,6 +5,10 @@
 //! be slept over. So the wait is a few instructions that the handler knows: if it finds the thread in them, before the kernel
 //! has taken the call, the thread leaves them instead.
 //!
+//! Signals come during the wait alone. The kernel gives a caller a descriptor (`SECCOMP_IOCTL_NOTIF_ADDFD`) in a wait of its own,
+//! and if a signal interrupts that, the caller's call may have returned 0 without one; and some file systems fail when they
+//! are interrupted.
+//!
 //! In: a listener, and a descriptor whose news are worth a signal. Out: a held call, or what has come. For one thread of one
 //! process; handlers are the process's, which has no others.
 
@@ -47,18 +51,7 @@ impl Interrupts {
             let flags = check(libc::fcntl(fd, libc::F_GETFL))?;
             check(libc::fcntl(fd, libc::F_SETFL, flags | libc::O_ASYNC))?;
         }
-        // SAFETY: the set is made by sigemptyset before it is used; the old mask is not asked for.
-        unsafe {
-            let mut set = std::mem::zeroed();
-            libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGCHLD);
-            libc::sigaddset(&raw mut set, libc::SIGIO);
-            check(libc::sigprocmask(
-                libc::SIG_UNBLOCK,
-                &raw const set,
-                std::ptr::null_mut(),
-            ))?;
-        }
+        mask(libc::SIG_BLOCK);
         Ok(Interrupts(()))
     }
 
@@ -82,14 +75,32 @@ impl Interrupts {
         request: u64,
         room: *mut u64,
     ) -> Result<(), Errno> {
+        mask(libc::SIG_UNBLOCK);
         // SAFETY: the instructions below make one system call, which the caller answers for, and otherwise read one byte of a
         // static; they follow the C calling convention and touch no register that a callee has to keep.
         let result = unsafe { sandbox_wait(fd.as_raw_fd(), request, room, RAISED.as_ptr()) };
+        mask(libc::SIG_BLOCK);
         match i32::try_from(-result) {
             Ok(..=0) => Ok(()),
             Ok(errno) => Err(Errno::from_raw_os_error(errno)),
             Err(_) => Err(Errno::IO),
         }
+    }
+}
+
+/// Lets the signals come, or makes them wait.
+fn mask(how: libc::c_int) {
+    /// As the kernel has a set: bit by number, from 1 on.
+    const SIGNALS: u64 = 1 << (libc::SIGCHLD - 1) | 1 << (libc::SIGIO - 1);
+    // SAFETY: the kernel reads one set, as long as it is told, from a constant.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            how,
+            std::ptr::from_ref(&SIGNALS),
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        );
     }
 }
 

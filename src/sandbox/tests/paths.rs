@@ -19,8 +19,10 @@ subjects!(
     chroot_lookups,
     chroot_mounted_programs,
     chroot_mounts,
+    chroot_descriptors,
     chroot_ownership,
     chroot_programs,
+    descriptors,
     drive,
     endings,
     lookups,
@@ -42,6 +44,7 @@ macro_rules! in_chroot {
 
 in_chroot!(
     chroot_attacks attacks,
+    chroot_descriptors descriptors,
     chroot_drive drive,
     chroot_endings endings,
     chroot_lookups lookups,
@@ -133,6 +136,19 @@ fn check_in(root: &Root, script: &str, expected: &str) -> Ledger {
     let (printed, ledger) = run_in(root, script, |_| ());
     assert_eq!(printed, expected, "{script}");
     ledger
+}
+
+#[test]
+fn a_file_is_opened_whoever_else_stops_meanwhile() {
+    as_subjects!(descriptors, chroot_descriptors);
+}
+
+/// The kernel gives a descriptor in a wait of its own: interrupted by the stop of another process, it gave none and said 0.
+fn descriptors() {
+    enter_bare();
+    let script = "echo x > /yard/x; (while :; do (:); done) & n=0; \
+        while [ $n -lt 5000 ]; do read a < /yard/x || echo gone; n=$((n+1)); done; kill $!; echo read";
+    check_in(&Root::new(), script, "read");
 }
 
 #[test]
