@@ -24,7 +24,7 @@ use super::execution::{Executing, Phase, Replacement};
 /// What is done with the descriptor.
 pub(super) enum Goal {
     Directory,
-    Program(Replacement),
+    Program(Box<Replacement>),
 }
 
 /// How far a thread is. The registers are those of its own call.
@@ -88,7 +88,10 @@ impl Supervision {
     /// Answers the call that gets the descriptor.
     pub(super) fn give_way(&mut self, caller: &Caller) -> Option<Answer> {
         let phase = self.service().phase(caller.thread)?;
-        let Phase::Detour(Detour::Opening { file, .. }) = phase else {
+        let Phase::Detour(detour) = phase else {
+            return None;
+        };
+        let Detour::Opening { file, .. } = &**detour else {
             return None;
         };
         Some(match file.try_clone() {
@@ -103,15 +106,20 @@ impl Supervision {
     /// Goes on with a thread that stands at its own call again; returns whether it does.
     pub(super) fn resume(&mut self, thread: i32, now: &Registers) -> bool {
         let service = self.service();
-        let Some(Phase::Detour(_)) = service.phase(thread) else {
-            return false;
+        let detour = match service.take_phase(thread) {
+            Some(Phase::Detour(detour)) => *detour,
+            Some(other) => {
+                service.set_phase(thread, other);
+                return false;
+            }
+            None => return false,
         };
-        match service.take_phase(thread) {
-            Some(Phase::Detour(Detour::Opened {
+        match detour {
+            Detour::Opened {
                 registers,
                 descriptor,
                 goal,
-            })) if registers.is_where(now) => {
+            } if registers.is_where(now) => {
                 let begun = match goal {
                     Goal::Directory => {
                         let mut going = registers;
@@ -124,7 +132,7 @@ impl Supervision {
                     }
                     Goal::Program(mut replacement) => {
                         replacement.descriptor = Some(descriptor);
-                        self.replace(thread, &mut registers.clone(), replacement)
+                        self.replace(thread, &mut { registers }, *replacement)
                     }
                 };
                 if let Err(errno) = begun {
@@ -133,11 +141,11 @@ impl Supervision {
                 }
                 true
             }
-            Some(Phase::Detour(Detour::Done {
+            Detour::Done {
                 registers,
                 descriptor,
                 result,
-            })) if registers.is_where(now) => {
+            } if registers.is_where(now) => {
                 self.close(thread, registers, descriptor, result);
                 true
             }
@@ -189,7 +197,8 @@ impl Supervision {
         match next {
             Ok(detour) => {
                 again.call_again(registers.number());
-                self.service().set_phase(thread, Phase::Detour(detour));
+                self.service()
+                    .set_phase(thread, Phase::Detour(Box::new(detour)));
             }
             Err(result) => again.set_result(result),
         }
@@ -216,7 +225,8 @@ impl Supervision {
     ) -> Result<(), Errno> {
         registers.set_number(thread, number)?;
         registers.write(thread)?;
-        self.service().set_phase(thread, Phase::Detour(detour));
+        self.service()
+            .set_phase(thread, Phase::Detour(Box::new(detour)));
         ptrace::go_on_to_end_of_call(thread)
     }
 }

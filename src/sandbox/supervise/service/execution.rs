@@ -65,7 +65,7 @@ pub(super) enum Phase {
     Executing(Executing),
     /// At a call whose end is waited for.
     Calling,
-    Detour(Detour),
+    Detour(Box<Detour>),
 }
 
 impl std::fmt::Debug for Phase {
@@ -254,10 +254,15 @@ impl Supervision {
         if former != process {
             service.execution.phases.remove(&process);
         }
-        if let Some(
-            Phase::Executing(executing) | Phase::Detour(Detour::Executing { executing, .. }),
-        ) = phase
-        {
+        let executing = match phase {
+            Some(Phase::Executing(executing)) => Some(executing),
+            Some(Phase::Detour(detour)) => match *detour {
+                Detour::Executing { executing, .. } => Some(executing),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(executing) = executing {
             service.family.executes(process, executing.executable);
             // Fails for one that is gone.
             self.table.set(process, executing.who).ok();
@@ -347,11 +352,11 @@ impl Supervision {
         while address.is_none() {
             let Some(at) = service.rooms.take(process, thread, length) else {
                 let then = replacement.descriptor.map(|descriptor| {
-                    Phase::Detour(Detour::Opened {
+                    Phase::Detour(Box::new(Detour::Opened {
                         registers: *registers,
                         descriptor,
-                        goal: Goal::Program(replacement),
-                    })
+                        goal: Goal::Program(Box::new(replacement)),
+                    }))
                 });
                 return self.get_room(thread, registers, length, then);
             };
@@ -461,7 +466,7 @@ impl Supervision {
         match service.execution.phases.remove(&thread) {
             Some(Phase::Detour(detour)) => {
                 service.rooms.leave(process, thread);
-                return self.detour_ended(thread, detour);
+                return self.detour_ended(thread, *detour);
             }
             Some(Phase::Mapping {
                 registers,
@@ -631,10 +636,10 @@ impl Supervision {
         let replacement = other(Vec::new(), 1)?;
         Ok(Next::ByDescriptor(
             fd,
-            Goal::Program(Replacement {
+            Goal::Program(Box::new(Replacement {
                 then,
                 ..replacement
-            }),
+            })),
         ))
     }
 
