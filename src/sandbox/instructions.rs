@@ -268,6 +268,7 @@ impl Instructions {
             groups: self.groups.clone(),
             insecure: self.insecure,
             locks: told.map_or((u64::MAX, u64::MAX), |limit| (limit.soft, limit.hard)),
+            hostname: self.hostname.clone(),
             ledger,
         })
     }

@@ -139,8 +139,8 @@ rungs! {
     a_hostile_step_on_ns_full_with_the_containers_proc "E8"
     a_hostile_step_on_ns_sub "E2"
     a_hostile_step_on_ns_one "E3"
-    a_hostile_step_on_paths_with_capabilities "E4"
-    a_hostile_step_on_paths_in_a_user_namespace "E7a"
+    a_hostile_step_on_chroot "E4"
+    a_hostile_step_on_chroot_in_a_user_namespace "E7a"
     a_hostile_step_on_paths "E5"
     a_hostile_step_on_paths_as_root "E5c"
 }

@@ -96,7 +96,6 @@ pub(in crate::sandbox) fn run(
         (&inner_status).write_all(&report.encode()).ok();
         exit(127);
     };
-    let hostname = instructions.hostname.clone();
     // The builder reads the output to its end, and secrets are dropped.
     drop((errands, inner_status, stdout, stderr, instructions));
     Guard {
@@ -107,7 +106,6 @@ pub(in crate::sandbox) fn run(
         waiting: Some((plan, world)),
         supervision: None,
         made: Vec::new(),
-        hostname,
     }
     .watch(status)
 }
@@ -130,7 +128,6 @@ struct Guard<'a> {
     waiting: Option<(Plan, World)>,
     supervision: Option<Supervision>,
     made: Vec<crate::vocab::FileId>,
-    hostname: String,
 }
 
 /// Why the watch is over.
@@ -318,7 +315,7 @@ impl Guard<'_> {
             ..
         } = world;
         self.made = made;
-        supervision.serve_paths(Service::new(guest, programs, self.hostname.clone()));
+        supervision.serve_paths(Service::new(guest, programs));
         supervision.show_terminals(terminals);
         supervision.follow_from(child)?;
         self.supervision = Some(supervision);

@@ -125,6 +125,7 @@ impl Supervision {
                 let new = (number(2), address(3));
                 self.move_name(caller, (number(0), address(1)), new, flags)
             }
+            Call::Uname => self.uname(caller),
             Call::Unlink => self.remove_name(caller, (HERE, address(0)), 0),
             Call::Rmdir => {
                 let flags = libc::AT_REMOVEDIR.cast_unsigned();

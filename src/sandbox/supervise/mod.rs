@@ -47,6 +47,7 @@ mod service;
 mod status;
 mod supervision;
 pub(super) mod traps;
+mod uname;
 mod xattrs;
 
 pub(super) use calls::program as paths_program;

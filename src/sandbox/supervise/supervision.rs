@@ -33,6 +33,7 @@ pub(in crate::sandbox) struct Plan {
     pub(in crate::sandbox) insecure: bool,
     /// What RLIMIT_LOCKS is said to be: soft, hard.
     pub(in crate::sandbox) locks: (u64, u64),
+    pub(in crate::sandbox) hostname: String,
     pub(in crate::sandbox) ledger: Ledger,
 }
 
@@ -64,6 +65,7 @@ pub(in crate::sandbox) struct Supervision {
     /// The first process, until it executes the command: what it does itself, it does for real.
     preparing: Option<i32>,
     locks: (u64, u64),
+    pub(super) hostname: String,
     pub(super) mode: Mode,
     /// The root directory, as the command sees it.
     pub(super) root: OwnedFd,
@@ -157,6 +159,7 @@ impl Supervision {
             decoder: Decoder::new(),
             preparing: emulates_ids.then_some(process),
             locks: plan.locks,
+            hostname: plan.hostname,
             mode: plan.mode,
             root,
             table: match emulates_ids {

@@ -15,8 +15,8 @@ const N: u32 = u32::MAX;
 /// How much is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sandbox) enum Mode {
-    /// What makes devices, and what takes their names away: for a command with real owners and without the power to make
-    /// devices.
+    /// What makes devices, what takes their names away, and what tells the machine's: for a command with real owners and
+    /// without the power to make devices.
     Devices,
     /// That, and what tells what a file is.
     DevicesShown,
@@ -43,6 +43,7 @@ impl Mode {
                 | Call::Rename
                 | Call::Renameat
                 | Call::Renameat2
+                | Call::Uname
                 | Call::Unlink
                 | Call::Unlinkat
         );
@@ -129,6 +130,7 @@ pub(in crate::sandbox) enum Call {
     Statx,
     Symlink,
     Symlinkat,
+    Uname,
     Unlink,
     Unlinkat,
 }
@@ -237,6 +239,7 @@ const TRAPS: &[(Call, [u32; 4], When)] = &[
     (Call::Statx,        [332, 383, 291, 397], When::Always),
     (Call::Symlink,      [ 88,  83,   N,  83], When::Always),
     (Call::Symlinkat,    [266, 304,  36, 331], When::Always),
+    (Call::Uname,        [ 63, 122, 160, 122], When::Always),
     (Call::Unlink,       [ 87,  10,   N,  10], When::Always),
     (Call::Unlinkat,     [263, 301,  35, 328], When::Always),
 ];

@@ -72,12 +72,11 @@ pub(in crate::sandbox) struct Service {
     memories: Memories,
     /// Where copies of programs lie.
     scratch: OwnedFd,
-    hostname: String,
 }
 
 impl Service {
     /// Begins with a root in which everything is mounted. `scratch` is a directory of the command's own.
-    pub(in crate::sandbox) fn new(guest: Guest, scratch: OwnedFd, hostname: String) -> Service {
+    pub(in crate::sandbox) fn new(guest: Guest, scratch: OwnedFd) -> Service {
         Service {
             guest,
             family: Family::default(),
@@ -91,7 +90,6 @@ impl Service {
             execution: execution::Execution::default(),
             memories: Memories::default(),
             scratch,
-            hostname,
         }
     }
 }

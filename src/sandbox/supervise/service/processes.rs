@@ -20,30 +20,6 @@ impl Supervision {
         }
     }
 
-    /// Tells the command's own name for the machine.
-    pub(super) fn uname(&mut self, caller: &Caller) -> Result<Answer, Errno> {
-        /// Length of each of the six names.
-        const ROOM: usize = 65;
-        let uname = rustix::system::uname();
-        let hostname = self.service().hostname.clone();
-        let names = [
-            uname.sysname().to_bytes(),
-            hostname.as_bytes(),
-            uname.release().to_bytes(),
-            uname.version().to_bytes(),
-            uname.machine().to_bytes(),
-            uname.domainname().to_bytes(),
-        ];
-        let mut bytes = Vec::with_capacity(ROOM * names.len());
-        for name in names {
-            let end = bytes.len() + ROOM;
-            bytes.extend_from_slice(&name[..name.len().min(ROOM - 1)]);
-            bytes.resize(end, 0);
-        }
-        caller.memory().write(caller.arguments[0], &bytes)?;
-        Ok(Answer::Value(0))
-    }
-
     /// Lets pass what concerns a process of the command. The arguments are numbers, which nobody changes meanwhile.
     pub(super) fn of_process(&mut self, caller: &Caller, argument: usize) -> Result<Answer, Errno> {
         let pid = caller.number(argument).cast_signed();
