@@ -42,11 +42,11 @@ fn check(name: &str) {
             .map(|(pid, _)| pid.as_raw_nonzero().get())
             .collect();
         wait_for(
-            || left_behind(&known).is_empty(),
+            || left_behind(LEFT, &known).is_empty(),
             || {
                 format!(
                     "{name}, round {round}: processes are left: {:?}",
-                    left_behind(&known)
+                    left_behind(LEFT, &known)
                 )
             },
         );
@@ -180,10 +180,15 @@ fn all_processes() -> Vec<Process> {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         // The name in parentheses may hold anything.
-        let parent = stat
-            .rsplit_once(") ")
-            .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-        if let Some(parent) = parent {
+        let Some((_, rest)) = stat.rsplit_once(") ") else {
+            continue;
+        };
+        let mut fields = rest.split(' ');
+        // What has ended waits for the first process of a container, which may be one that looks after nobody.
+        if matches!(fields.next(), Some("Z" | "X")) {
+            continue;
+        }
+        if let Some(parent) = fields.next().and_then(|parent| parent.parse().ok()) {
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             processes.push(Process { pid, parent, line });
         }
@@ -191,18 +196,19 @@ fn all_processes() -> Vec<Process> {
     processes
 }
 
-fn left_behind(known: &[i32]) -> Vec<String> {
+/// Returns the processes that sleep for so long, or have one of these numbers.
+pub(crate) fn left_behind(seconds: &str, known: &[i32]) -> Vec<String> {
     all_processes()
         .into_iter()
         .filter(|process| {
-            process.line.contains(&format!("sleep {LEFT}")) || known.contains(&process.pid)
+            process.line.contains(&format!("sleep {seconds}")) || known.contains(&process.pid)
         })
         .map(|process| format!("{} {}", process.pid, process.line))
         .collect()
 }
 
 /// Polls: the kernel ends processes when it gets round to it.
-fn wait_for(condition: impl Fn() -> bool, complaint: impl Fn() -> String) {
+pub(crate) fn wait_for(condition: impl Fn() -> bool, complaint: impl Fn() -> String) {
     let started = Instant::now();
     while !condition() {
         assert!(

@@ -77,7 +77,7 @@ impl Files {
         let mut descriptors = getrlimit(Resource::Nofile);
         descriptors.current = descriptors.maximum;
         // This process's own: the command's is that of another.
-        let is_raised = setrlimit(Resource::Nofile, descriptors.clone()).is_ok();
+        let is_raised = setrlimit(Resource::Nofile, descriptors).is_ok();
         let descriptors = match is_raised {
             true => descriptors.current,
             false => getrlimit(Resource::Nofile).current,
