@@ -6,21 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::plan::{self, CacheMount, Mount, Run, SecretMount, Sharing, SshMount, literal};
-use crate::rootfs::{Owners, RootfsError, Tree};
+use crate::rootfs::{Owners, RootfsError, SharedOwners, Tree, note_owners};
 use crate::sandbox::{DeviceNode, MountSource, RunMount};
 use crate::solve::{Job, Reading, StepError};
 use crate::store::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
-use crate::vocab::{
-    Digest, Event, ExitCode, KeyBuilder, Ownership, Secret, VertexId, mode_on_disk,
-};
+use crate::vocab::{Digest, Event, ExitCode, KeyBuilder, Ownership, Secret, VertexId};
 
 use super::Machine;
 use super::agent::{Agent, SocketOwner};
@@ -45,8 +42,15 @@ pub(super) struct Given {
     agents: Vec<Agent>,
     /// What files of the mounts are in the image, where the disk does not say it.
     owners: Vec<Owners>,
-    caches: Vec<Arc<CacheDirectory>>,
+    caches: Vec<UsedCache>,
     roots: Vec<Root>,
+}
+
+/// A cache that a command gets.
+struct UsedCache {
+    directory: Arc<CacheDirectory>,
+    /// Where the disk does not say what its files are.
+    owners: Option<SharedOwners>,
 }
 
 impl Given {
@@ -55,6 +59,16 @@ impl Given {
         for others in &self.owners {
             owners.extend(others);
         }
+    }
+
+    /// Writes down what files of the caches are to the next step that gets them.
+    pub(super) fn keep_owners(&self, owners: &Owners) -> Result<(), RootfsError> {
+        for cache in &self.caches {
+            if let Some(shared) = &cache.owners {
+                shared.note(cache.directory.path(), owners)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -91,7 +105,7 @@ impl Machine<'_> {
                     });
                 }
                 Mount::Cache(cache) => {
-                    let directory = &caches[&cache_key(job, cache)];
+                    let directory = &caches[&self.cache_key(job, cache)];
                     given.mounts.push(RunMount {
                         target: cache.target.clone(),
                         source: MountSource::Tree {
@@ -99,7 +113,7 @@ impl Machine<'_> {
                             read_only: cache.read_only,
                         },
                     });
-                    given.caches.push(directory.clone());
+                    self.use_cache(directory, cache.read_only, &mut given)?;
                 }
                 Mount::Tmpfs { target, size } => given.mounts.push(RunMount {
                     target: target.clone(),
@@ -255,7 +269,7 @@ impl Machine<'_> {
                 Sharing::Locked => Share::InTurn,
             };
             let known = wanted
-                .entry(cache_key(job, cache))
+                .entry(self.cache_key(job, cache))
                 .or_insert((share, cache));
             // Mounted twice it is one cache, shared as the stricter of the two says.
             known.0 = stricter(known.0, share);
@@ -296,6 +310,33 @@ impl Machine<'_> {
         }
     }
 
+    /// Keeps a cache for as long as the command runs, and tells what its files are.
+    fn use_cache(
+        &self,
+        directory: &Arc<CacheDirectory>,
+        read_only: bool,
+        given: &mut Given,
+    ) -> Result<(), StepError> {
+        let mut owners = None;
+        let is_new = given
+            .caches
+            .iter()
+            .all(|used| used.owners.is_none() || !Arc::ptr_eq(&used.directory, directory));
+        if is_new && self.store.ownership() == Ownership::InLedger {
+            let (known, shared) = SharedOwners::seed(directory.path(), Ownership::InLedger)
+                .map_err(|error| {
+                    StepError::new(ExitCode::Store, "cannot read a cache").caused_by(&error)
+                })?;
+            given.owners.push(known);
+            owners = (!read_only).then_some(shared);
+        }
+        given.caches.push(UsedCache {
+            directory: directory.clone(),
+            owners,
+        });
+        Ok(())
+    }
+
     /// Makes a copy of a cache as it begins.
     fn make_cache(
         &self,
@@ -311,28 +352,27 @@ impl Machine<'_> {
             .caused_by(error)
         };
         let path = new.path();
+        let owners = Owners::new(self.store.ownership());
         let (mut uid, mut gid, mut mode) = (0, 0, 0o755);
         if let Some(seed) = &cache.seed {
-            (uid, gid, mode) = self.seed_cache(job, seed, &path)?;
+            (uid, gid, mode) = self.seed_cache(job, seed, &path, &owners)?;
         }
         (uid, gid) = (cache.uid.unwrap_or(uid), cache.gid.unwrap_or(gid));
-        let ownership = self.store.ownership();
         let mode = cache.mode.unwrap_or(mode);
-        // A cache has no ledger: where only the builder's own files can be, all of them are.
-        let (mode, owner) = match ownership {
-            Ownership::OnDisk | Ownership::DevicesInLedger => (mode, Some((uid, gid))),
-            Ownership::InLedger => (mode_on_disk(mode, true), None),
-        };
-        let (owner, group) = owner.unzip();
-        chown(&path, owner, group).map_err(|error| {
-            let failure = failed(&error);
-            match error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) {
-                true => failure.hint(format!("there is no user or group {uid}:{gid} in this user namespace: the ranges in /etc/subuid and /etc/subgid are too small")),
-                false => failure,
-            }
-        })?;
-        let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode).map_err(|error| failed(&error))?;
+        let directory = std::fs::File::open(&path).map_err(|error| failed(&error))?;
+        owners
+            .describe(directory.as_fd(), (uid, gid), mode)
+            .map_err(|error| {
+                let (_, errno) = error.parts();
+                let failure = failed(&io::Error::from(errno));
+                match errno == rustix::io::Errno::INVAL {
+                    true => failure.hint(format!("there is no user or group {uid}:{gid} in this user namespace: the ranges in /etc/subuid and /etc/subgid are too small")),
+                    false => failure,
+                }
+            })?;
+        // What the disk cannot say stands beside the directory, and is placed with it.
+        let tree = Tree::open(&path).map_err(|error| failed(&error))?;
+        note_owners(&path, &tree.with_owners(owners), &[]).map_err(|error| failed(&error))?;
         new.place().map_err(|error| Machine::store_failed(&error))
     }
 
@@ -342,6 +382,7 @@ impl Machine<'_> {
         job: &Job<'_>,
         seed: &plan::Tree,
         to: &std::path::Path,
+        owners: &Owners,
     ) -> Result<(u32, u32, u32), StepError> {
         let root = Root::read_only(self, job.graph, &job.inputs[seed.input], job.cancel)?;
         let failed = |error: &RootfsError| {
@@ -366,7 +407,7 @@ impl Machine<'_> {
         let selection = select_for(&source, &reading)?;
         let tree = Tree::open(to)
             .map_err(|error| failed(&error))?
-            .with_owners(Owners::new(self.store.ownership()));
+            .with_owners(owners.clone());
         let options = CopyOptions {
             destination: "/",
             owner: None,
@@ -389,6 +430,32 @@ impl Machine<'_> {
         })?;
         Ok((stat.uid, stat.gid, stat.mode))
     }
+
+    /// Names a cache: by its id, and by all that it is made of when it is new. So a cache that another user owns, or that begins
+    /// with other files, is another cache; so is one whose owners are on the disk.
+    fn cache_key(&self, job: &Job<'_>, cache: &CacheMount) -> Digest {
+        let number =
+            |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
+        let mut key = KeyBuilder::new("cache-mount")
+            .add("id", &cache.id)
+            .add("uid", &number(cache.uid))
+            .add("gid", &number(cache.gid))
+            .add("mode", &number(cache.mode));
+        if self.store.ownership() == Ownership::InLedger {
+            key = key.add("owners", "ledger");
+        }
+        if let Some(seed) = &cache.seed {
+            let layers = &job.inputs[seed.input];
+            key = key.add("seed", &seed.path).list(
+                "layer",
+                layers
+                    .iter()
+                    .map(|layer| layer.id().to_string())
+                    .collect::<Vec<_>>(),
+            );
+        }
+        key.finish().0.0
+    }
 }
 
 fn stricter(one: Share, other: Share) -> Share {
@@ -397,28 +464,6 @@ fn stricter(one: Share, other: Share) -> Share {
         (Share::Apart, _) | (_, Share::Apart) => Share::Apart,
         _ => Share::Together,
     }
-}
-
-/// Names a cache: by its id, and by all that it is made of when it is new. So a cache that another user owns, or that begins
-/// with other files, is another cache.
-fn cache_key(job: &Job<'_>, cache: &CacheMount) -> Digest {
-    let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
-    let mut key = KeyBuilder::new("cache-mount")
-        .add("id", &cache.id)
-        .add("uid", &number(cache.uid))
-        .add("gid", &number(cache.gid))
-        .add("mode", &number(cache.mode));
-    if let Some(seed) = &cache.seed {
-        let layers = &job.inputs[seed.input];
-        key = key.add("seed", &seed.path).list(
-            "layer",
-            layers
-                .iter()
-                .map(|layer| layer.id().to_string())
-                .collect::<Vec<_>>(),
-        );
-    }
-    key.finish().0.0
 }
 
 fn open_directory(directory: &CacheDirectory) -> Result<OwnedFd, StepError> {

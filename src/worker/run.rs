@@ -113,13 +113,17 @@ impl Machine<'_> {
         let [stdout, stderr] = redactors;
         tell(Stream::Stdout, stdout.finish());
         tell(Stream::Stderr, stderr.finish());
-        // Caches and agents are needed no longer; the layer may take its time.
-        drop(given);
         let ended =
             ended.map_err(|error| memory.blame(if_full(&layer, run_failed(&error, job))))?;
         if let Some(ledger) = ended.ledger {
             root.owners().replace(ledger);
         }
+        given.keep_owners(root.owners()).map_err(|error| {
+            StepError::new(ExitCode::Store, "cannot keep the owners of a cache's files")
+                .caused_by(&error)
+        })?;
+        // Caches and agents are needed no longer; the layer may take its time.
+        drop(given);
         let command = run.argv.join(" ");
         let failure = match ended.exit {
             Exit::Code(0) => {
