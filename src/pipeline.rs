@@ -91,6 +91,9 @@ pub fn build(
                 machine.put_roots_together_by(*driver);
             }
             events.emit(entered);
+            if let Some(warning) = entering::ineffective(request, &choice) {
+                events.emit(warning);
+            }
             foreign::check(request, &graph, &known, cancel)?;
             store.sweep().map_err(|error| failure::store(&error))?;
             if let Some(groups) = limits::settle(request, &store, events)? {

@@ -45,6 +45,16 @@ pub(super) fn entered(
     })
 }
 
+/// Returns what was asked for and has no effect there.
+pub(super) fn ineffective(request: &BuildRequest, choice: &Choice) -> Option<Event> {
+    const BY_DEFAULT: u64 = 64 << 20;
+    if choice.rung.has_namespaces() || request.shm_size == BY_DEFAULT {
+        return None;
+    }
+    let warning = "`--shm-size` has no effect here: nothing can be mounted";
+    Some(Event::Diagnostic(Diagnostic::warning(warning)))
+}
+
 /// Chooses how roots are put together where the state directory lies.
 fn driver(
     request: &BuildRequest,

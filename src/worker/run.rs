@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::plan::Run;
 use crate::rootfs::lookup_user;
-use crate::sandbox::{self, Emulator, Exit, GroupError, RunError, RunSpec};
+use crate::sandbox::{self, Emulator, Exit, GroupError, MountSource, RunError, RunMount, RunSpec};
 use crate::solve::{Job, StepError, StepResult};
 use crate::store::PendingLayer;
-use crate::vocab::{CancelReason, Event, ExitCode, Rung, Stream, VertexId};
+use crate::vocab::{CancelReason, Diagnostic, Event, ExitCode, Rung, Stream, VertexId};
 
 use super::Machine;
 use super::memory::Memory;
@@ -59,7 +59,10 @@ impl Machine<'_> {
         let group = group.map(Arc::new);
         let memory = Memory::watch(group.clone());
         let scratch = match sandbox::entered_rung() {
-            Some(Rung::Chroot | Rung::Paths) => Some(scratch(&layer)?),
+            Some(Rung::Chroot | Rung::Paths) => {
+                tell_sizes(job, &given.mounts);
+                Some(scratch(&layer)?)
+            }
             _ => None,
         };
         let spec = RunSpec {
@@ -178,6 +181,20 @@ fn if_full(layer: &PendingLayer, error: StepError) -> StepError {
             failure.on_full_disk()
         }
         _ => error,
+    }
+}
+
+/// Nothing is mounted for a command without namespaces: what it has as a file system of memory is a directory.
+fn tell_sizes(job: &Job<'_>, mounts: &[RunMount]) {
+    for mount in mounts {
+        if let MountSource::Tmpfs { size: Some(_) } = mount.source {
+            let warning = format!(
+                "the size of the tmpfs at `{}` has no effect here: nothing can be mounted",
+                mount.target
+            );
+            job.events
+                .emit(Event::Diagnostic(Diagnostic::warning(warning)));
+        }
     }
 }
 
