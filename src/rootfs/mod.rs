@@ -22,7 +22,8 @@
 //!
 //! Owners, modes, devices and capabilities are real where the process can give files away; else they are in a ledger
 //! ([`Owners`]), which a layer directory keeps in a file beside it ([`Sidecar`]) and a root gets from its layers
-//! ([`seed_owners`], [`note_owners`]). Both give the same layers, to the byte.
+//! ([`seed_owners`], [`note_owners`]). Both give the same layers, to the byte. Caches, which are no layers and which several steps
+//! write to at once, have such a file too ([`SharedOwners`]).
 //!
 //! The process is root, or root of its own user and mount namespace, or nobody in particular with a ledger. Contents are hostile everywhere: a path from an archive
 //! or an image is resolved beneath its root by the kernel, never by comparing text. What this room does not do: run

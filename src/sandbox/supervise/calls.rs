@@ -80,7 +80,6 @@ pub(super) enum Operation {
     Statx,
     Symlink,
     Symlinkat,
-
     Truncate,
     Umask,
     Uname,
