@@ -47,6 +47,13 @@ pub struct DeviceNumber {
     pub minor: u32,
 }
 
+impl DeviceNumber {
+    /// Tells whether it is the device that stands for a deleted name on an overlay.
+    pub fn is_whiteout(&self) -> bool {
+        !self.is_block && (self.major, self.minor) == (0, 0)
+    }
+}
+
 /// The files of one tree that are not what the disk says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {

@@ -60,12 +60,11 @@ impl Supervision {
             return Ok(Answer::Continue);
         };
         // An overlay takes 0:0 for "there is nothing", and the kernel says so.
-        let is_whiteout = !device.is_block && (device.major, device.minor) == (0, 0);
         // Who may not is told by the kernel why.
         let Ok(who) = self.real_credentials(caller) else {
             return Ok(Answer::Continue);
         };
-        if is_whiteout || who.capabilities & NEEDED != NEEDED {
+        if device.is_whiteout() || who.capabilities & NEEDED != NEEDED {
             return Ok(Answer::Continue);
         }
         let place = self.read_place(caller, at, address, false, false)?;

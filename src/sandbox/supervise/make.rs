@@ -87,8 +87,7 @@ impl Supervision {
         directory.check(&who, WRITE | EXECUTE)?;
         if let Kind::Device(device) = kind {
             // An overlay takes 0:0 for "there is nothing", and does not let anybody make it.
-            let is_whiteout = !device.is_block && (device.major, device.minor) == (0, 0);
-            if !who.may(Capability::Mknod) || is_whiteout {
+            if !who.may(Capability::Mknod) || device.is_whiteout() {
                 return Err(Errno::PERM);
             }
         }
