@@ -61,6 +61,7 @@ fn check(name: &str) {
             "{name}, round {round}: after {victims:?}"
         );
     }
+    eprintln!("{name}: killed {killed:?} within {window} ms of a start");
     assert!(
         killed.len() > 1,
         "{name}: only one kind of process was ever killed: {killed:?}"

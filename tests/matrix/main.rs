@@ -79,6 +79,10 @@ fn make_site(user: Option<String>) -> Site {
     // Ordinary users must get here.
     let home = PathBuf::from("/var/tmp/builder-matrix");
     fs::create_dir_all(&home).unwrap();
+    // Held until the process ends; a second run waits for the first.
+    let lock = fs::File::create(home.join("lock")).unwrap();
+    lock.lock().unwrap();
+    std::mem::forget(lock);
     let inputs = home.join("inputs");
     fs::create_dir_all(&inputs).unwrap();
     fs::remove_dir_all(home.join("work")).ok();
@@ -95,6 +99,8 @@ fn make_site(user: Option<String>) -> Site {
     }
     fs::copy(&tar, inputs.join("root.tar")).unwrap();
     let builder = home.join("builder");
+    // A process that was left behind may still run the old one.
+    fs::remove_file(&builder).ok();
     fs::copy(env!("CARGO_BIN_EXE_builder"), &builder).unwrap();
     fs::set_permissions(&builder, fs::Permissions::from_mode(0o755)).unwrap();
 
