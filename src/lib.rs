@@ -24,6 +24,7 @@
 //! | | [`store`] | the cache on disk: layers, records, cache mounts, what was fetched |
 //! | | [`rootfs`] | a step's file tree: mount, apply, diff |
 //! | | [`sandbox`] | running a process confined; all `unsafe` |
+//! | | [`cache`] | the cache that machines share, in registries and directories |
 //! | | [`registry`] | distribution client, and plain downloads; all `async` |
 //! | pure | [`dockerfile`] | text becomes syntax |
 //! | | [`plan`] | syntax becomes a graph |
@@ -32,6 +33,7 @@
 //! | | [`solve`] | the graph becomes results |
 //! | all | [`vocab`] | the words |
 
+pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod dockerfile;

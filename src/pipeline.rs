@@ -5,6 +5,7 @@
 //! process enters its namespace and goes on there.
 
 mod bases;
+mod caches;
 mod check;
 mod contexts;
 mod deliver;
@@ -25,7 +26,7 @@ use std::time::Instant;
 
 use crate::plan::{Graph, Op};
 use crate::sandbox;
-use crate::solve::{Schedule, Solution, StepResult, probe};
+use crate::solve::{Packing, Schedule, Solution, StepResult, probe};
 use crate::store::Store;
 use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId};
 use crate::worker::Machine;
@@ -62,66 +63,122 @@ pub fn build(
     let inputs = Inputs::read(request, &remotes, events)?;
     let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
     images::warn_of_times(request, &graph, events);
-    let machine = Machine::new(&store, inputs.setup(request, graph.epoch), events, cancel);
-
+    let machine = Machine::new(
+        &store,
+        inputs.setup(request, graph.epoch),
+        client.clone(),
+        events,
+        cancel,
+    );
     declare(&graph, events);
-    let known = probe(&graph, &machine);
-    let solution = match complete(request, &graph, &machine, &known) {
-        Some(solution) => {
-            announce_cached(&graph, events);
-            solution
-        }
-        None => {
-            machine.lend(lending::read(request, events)?);
-            // Trees of the other kind are no use to this process; where they cannot be unpacked anew the step is performed.
-            let choice = entering::choose(request)?;
-            store.set_ownership(choice.ownership());
-            let known = match machine.lacks_layers(&known) {
-                true => probe(&graph, &machine),
-                false => known,
-            };
-            // git and ssh run as the user: before the namespace makes a root of them.
-            remotes.prepare(&graph, &known)?;
-            entering::enter(&choice)?;
-            sandbox::protect_self();
-            sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
-            sandbox::raise_file_limit();
-            let entered = entering::entered(request, &choice, &store)?;
-            if let Event::Entered { driver, .. } = &entered {
-                machine.put_roots_together_by(*driver);
+    let mut has_entered = false;
+    let (solution, delivered) = loop {
+        let known = probe(&graph, &machine);
+        let solved = match complete(request, &graph, &machine, &known) {
+            Some(solution) => {
+                announce_cached(&graph, events);
+                Ok(solution)
             }
-            events.emit(entered);
-            if let Some(warning) = entering::ineffective(request, &choice) {
-                events.emit(warning);
+            None => {
+                let known = match has_entered {
+                    true => known,
+                    false => enter(request, &graph, &machine, &remotes, known, events, cancel)?,
+                };
+                has_entered = true;
+                execute(request, &graph, &machine, known, events, cancel)
             }
-            foreign::check(request, &graph, &known, cancel)?;
-            store.sweep().map_err(|error| failure::store(&error))?;
-            if let Some(groups) = limits::settle(request, &store, events)? {
-                machine.limit_steps(groups);
+        };
+        let delivered = solved.and_then(|solution| {
+            let images = images::assemble(request, &inputs, &graph, &solution, &machine)?;
+            let delivered = deliver::deliver(
+                request, &graph, &solution, &machine, images, events, &tasks, cancel,
+            )?;
+            caches::publish(&graph, &solution, &machine, events, &tasks)?;
+            Ok((solution, delivered))
+        });
+        match delivered {
+            Ok(done) => break done,
+            // Each round forgets at least one layer, so there is a last one.
+            Err(failure) if failure::ended(cancel).is_none() && machine.forget_lost_layers() => {
+                if !has_entered {
+                    return Err(caches::lost_while_pushing(failure));
+                }
+                caches::begin_again(&failure, events, cancel);
             }
-            let schedule = Schedule {
-                graph: &graph,
-                worker: &machine,
-                jobs: request.jobs,
-                packs: machine.means().packs,
-                pack: !machine.forms().is_empty(),
-                known,
-                events,
-                cancel,
-                nonce: &inputs::nonce,
-            };
-            let solved = crate::solve::run(&schedule);
-            solved.map_err(|(step, error)| failure::step(&graph, step, error, cancel))?
+            Err(failure) => return Err(failure),
         }
     };
-
-    let images = images::assemble(request, &inputs, &graph, &solution, &store)?;
-    let delivered = deliver::deliver(
-        request, &graph, &solution, &machine, images, events, &tasks, cancel,
-    )?;
     let summary = delivered.summary(&graph, &solution, &store, started.elapsed());
     events.emit(Event::Done(summary.clone()));
     Ok(summary)
+}
+
+/// Moves the process to where steps can be executed. Returns what is known there.
+fn enter(
+    request: &BuildRequest,
+    graph: &Graph,
+    machine: &Machine<'_>,
+    remotes: &Remotes<'_>,
+    known: Vec<Option<StepResult>>,
+    events: &dyn EventSink,
+    cancel: &Cancel,
+) -> Result<Vec<Option<StepResult>>, Failure> {
+    let store = machine.store();
+    machine.lend(lending::read(request, events)?);
+    // Trees of the other kind are no use to this process; where they cannot be unpacked anew the step is performed.
+    let choice = entering::choose(request)?;
+    store.set_ownership(choice.ownership());
+    let known = match machine.lacks_layers(&known) {
+        true => probe(graph, machine),
+        false => known,
+    };
+    // git and ssh run as the user: before the namespace makes a root of them.
+    remotes.prepare(graph, &known)?;
+    entering::enter(&choice)?;
+    sandbox::protect_self();
+    sandbox::raise_on_signals(cancel).map_err(|error| failure::signals(&error))?;
+    sandbox::raise_file_limit();
+    let entered = entering::entered(request, &choice, store)?;
+    if let Event::Entered { driver, .. } = &entered {
+        machine.put_roots_together_by(*driver);
+    }
+    events.emit(entered);
+    if let Some(warning) = entering::ineffective(request, &choice) {
+        events.emit(warning);
+    }
+    foreign::check(request, graph, &known, cancel)?;
+    store.sweep().map_err(|error| failure::store(&error))?;
+    if let Some(groups) = limits::settle(request, store, events)? {
+        machine.limit_steps(groups);
+    }
+    Ok(known)
+}
+
+/// Performs what is not known.
+fn execute(
+    request: &BuildRequest,
+    graph: &Graph,
+    machine: &Machine<'_>,
+    known: Vec<Option<StepResult>>,
+    events: &dyn EventSink,
+    cancel: &Cancel,
+) -> Result<Solution, Failure> {
+    let schedule = Schedule {
+        graph,
+        worker: machine,
+        jobs: request.jobs,
+        packs: machine.means().packs,
+        pack: match (machine.packs_layers(), machine.packs_all_layers()) {
+            (false, _) => Packing::None,
+            (true, false) => Packing::Outputs,
+            (true, true) => Packing::All,
+        },
+        known,
+        events,
+        cancel,
+        nonce: &inputs::nonce,
+    };
+    crate::solve::run(&schedule).map_err(|(step, error)| failure::step(graph, step, error, cancel))
 }
 
 /// Returns the solution if every step is known, every layer that leaves the build is packed, and nothing else needs bytes.
@@ -139,6 +196,10 @@ fn complete(
         cached: vec![true; results.len()],
         results,
     };
+    // Whoever fetches layers starts threads, after which the process could not enter any more if a layer turned out to be lost.
+    if deliver::needs_blobs(request) && images::any_is_elsewhere(graph, &solution, machine) {
+        return None;
+    }
     images::all_packed(graph, &solution, machine).then_some(solution)
 }
 

@@ -17,10 +17,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rootfs", &["layer"]),
     ("sandbox", &[]),
     ("registry", &["image"]),
+    ("cache", &["image", "registry"]),
     (
         "worker",
         &[
-            "solve", "plan", "context", "store", "rootfs", "sandbox", "registry", "layer", "image",
+            "solve", "plan", "context", "store", "rootfs", "sandbox", "registry", "cache", "layer",
+            "image",
         ],
     ),
     ("export", &["image", "store", "registry", "layer", "rootfs"]),
@@ -38,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "rootfs",
             "sandbox",
             "registry",
+            "cache",
             "worker",
             "export",
             "ui",

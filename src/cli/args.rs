@@ -119,6 +119,8 @@ pub(super) struct Build {
     /// Execute every step of these stages
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
+    #[command(flatten)]
+    pub(super) caches: Caches,
     /// Name another build context: a directory, docker-image://REF, oci-layout://PATH[:TAG], a git or http URL, target:STAGE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) build_context: Vec<String>,
@@ -218,6 +220,36 @@ pub(super) struct Build {
     /// input
     #[arg(value_name = "CONTEXT")]
     pub(super) context: String,
+}
+
+/// Caches that machines share.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Caches {
+    /// Share the results of all steps through a repository or directory: both `--cache-from` and `--cache-to …,mode=max`
+    #[arg(
+        long,
+        value_name = "REPOSITORY|DIR",
+        env = "BUILDER_CACHE",
+        value_delimiter = ';'
+    )]
+    pub(super) cache: Vec<String>,
+    /// Take results of steps from type=registry,ref=REF|local,src=DIR[,scope=NAME]; a bare REF is type=registry
+    #[arg(
+        long,
+        value_name = "SPEC",
+        env = "BUILDER_CACHE_FROM",
+        value_delimiter = ';'
+    )]
+    pub(super) cache_from: Vec<String>,
+    /// Give results of steps to type=registry,ref=REF|local,dest=DIR|inline[,mode=min|max][,scope=NAME][,ignore-error=true]
+    /// [,compression=…]
+    #[arg(
+        long,
+        value_name = "SPEC",
+        env = "BUILDER_CACHE_TO",
+        value_delimiter = ';'
+    )]
+    pub(super) cache_to: Vec<String>,
 }
 
 /// Limits of each RUN by control groups; where there is no way to have them, the build says so and goes on.

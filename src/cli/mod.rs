@@ -5,9 +5,11 @@
 
 mod args;
 mod build;
+mod caches;
 mod check;
 mod debug;
 mod doctor;
+mod fields;
 mod forecast;
 mod grants;
 mod images;

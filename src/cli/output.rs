@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use crate::pipeline::Failure;
-use crate::vocab::{Compression, Epoch, ImageRef, ImageWriting, OutputSpec};
+use crate::vocab::{Epoch, ImageRef, ImageWriting, OutputSpec};
 
 use super::args::Build;
+use super::fields::Fields;
 use super::request::image;
 use super::usage;
 
@@ -60,78 +61,15 @@ fn to_stdout(output: &OutputSpec) -> bool {
     }
 }
 
-/// The fields of one `--output`, taken one by one so that what is left over is an error.
-struct Fields<'a> {
-    text: &'a str,
-    fields: Vec<(String, String)>,
-}
-
+/// What only outputs have.
 impl Fields<'_> {
-    fn take(&mut self, name: &str) -> Option<String> {
-        let at = self.fields.iter().position(|(field, _)| field == name)?;
-        Some(self.fields.remove(at).1)
-    }
-
-    fn flag(&mut self, name: &str, default: bool) -> Result<bool, Failure> {
-        match self.take(name).as_deref() {
-            None => Ok(default),
-            Some("true" | "1" | "") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(other) => Err(usage(format!(
-                "`--output {}`: {name}={other} is neither true nor false",
-                self.text
-            ))),
-        }
-    }
-
     fn dest(&mut self, needed_for: &str) -> Result<PathBuf, Failure> {
         let dest = self
             .take("dest")
             .or_else(|| self.take("destination"))
             .filter(|dest| !dest.is_empty());
-        dest.map(PathBuf::from).ok_or_else(|| {
-            usage(format!(
-                "`--output {}`: {needed_for} needs dest=PATH",
-                self.text
-            ))
-        })
-    }
-
-    fn compression(&mut self) -> Result<Compression, Failure> {
-        let level = self.take("compression-level");
-        let kind = self.take("compression");
-        let number = |low: i32, high: i32, default: i32| match &level {
-            None => Ok(default),
-            Some(text) => text
-                .parse::<i32>()
-                .ok()
-                .filter(|level| (low..=high).contains(level))
-                .ok_or_else(|| {
-                    usage(format!(
-                        "`--output {}`: compression-level must be from {low} to {high}",
-                        self.text
-                    ))
-                }),
-        };
-        match kind.as_deref() {
-            None | Some("gzip") => Ok(Compression::Gzip {
-                level: number(1, 9, 6)? as u32,
-            }),
-            Some("zstd") => Ok(Compression::Zstd {
-                level: number(1, 22, 3)?,
-            }),
-            Some("uncompressed") => Ok(Compression::Uncompressed),
-            Some(other) => {
-                let mut failure = usage(format!(
-                    "`--output {}`: compression `{other}` is not supported",
-                    self.text
-                ));
-                failure.diagnostics[0]
-                    .hints
-                    .push("gzip, zstd and uncompressed are".to_owned());
-                Err(failure)
-            }
-        }
+        dest.map(PathBuf::from)
+            .ok_or_else(|| self.refuse(&format!("{needed_for} needs dest=PATH")))
     }
 
     fn epoch(&mut self) -> Result<Epoch, Failure> {
@@ -139,16 +77,15 @@ impl Fields<'_> {
             None => Ok(Epoch::Build),
             Some("") => Ok(Epoch::Unset),
             Some(text) => text.parse().map(Epoch::At).map_err(|_| {
-                usage(format!(
-                    "`--output {}`: source-date-epoch={text} is not a number of seconds",
-                    self.text
+                self.refuse(&format!(
+                    "source-date-epoch={text} is not a number of seconds"
                 ))
             }),
         }
     }
 
     fn split(&mut self) -> Result<Option<bool>, Failure> {
-        let given = self.fields.iter().any(|(name, _)| name == "platform-split");
+        let given = self.has("platform-split");
         let split = self.flag("platform-split", false)?;
         Ok(given.then_some(split))
     }
@@ -159,16 +96,6 @@ impl Fields<'_> {
             epoch: self.epoch()?,
             rewrite_timestamp: self.flag("rewrite-timestamp", false)?,
         })
-    }
-
-    fn done(self) -> Result<(), Failure> {
-        match self.fields.first() {
-            None => Ok(()),
-            Some((name, value)) => Err(usage(format!(
-                "`--output {}`: `{name}={value}` is not supported for this type",
-                self.text
-            ))),
-        }
     }
 }
 
@@ -187,13 +114,8 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
             split: None,
         });
     }
-    let mut fields = Fields {
-        text,
-        fields: split(text)?,
-    };
-    let Some(kind) = fields.take("type") else {
-        return Err(usage(format!("`--output {text}` has no type=…")));
-    };
+    let mut fields = Fields::parse("--output", text)?;
+    let kind = fields.kind()?;
     let output = match kind.as_str() {
         "image" | "registry" => {
             let names = match fields.take("name") {
@@ -239,7 +161,7 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
             split: fields.split()?,
         },
         other => {
-            let mut failure = usage(format!("`--output {text}`: there is no type `{other}`"));
+            let mut failure = fields.refuse(&format!("there is no type `{other}`"));
             failure.diagnostics[0]
                 .hints
                 .push("types are image, registry, oci, docker, tar, local".to_owned());
@@ -250,42 +172,10 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
     Ok(output)
 }
 
-/// Splits comma-separated `key=value` fields; a field in double quotes may hold commas.
-fn split(text: &str) -> Result<Vec<(String, String)>, Failure> {
-    let mut fields: Vec<String> = vec![String::new()];
-    let mut quoted = false;
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        let field = fields.last_mut().expect("there is always one");
-        match c {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => field.push(other),
-        }
-    }
-    if quoted {
-        return Err(usage(format!(
-            "`--output {text}` has a quote that does not end"
-        )));
-    }
-    fields
-        .into_iter()
-        .map(|field| {
-            let pair = field
-                .split_once('=')
-                .map(|(key, value)| (key.trim().to_lowercase(), value.to_owned()));
-            pair.ok_or_else(|| usage(format!("`--output {text}`: `{field}` is not key=value")))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocab::Compression;
 
     #[test]
     fn short_and_long_forms() {

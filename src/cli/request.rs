@@ -11,6 +11,7 @@ use crate::vocab::{
 };
 
 use super::args::{Build, Global, Network, Progress, RequireIsolation};
+use super::caches::caches;
 use super::output::outputs;
 use super::{grants, isolation, limits, usage};
 
@@ -55,6 +56,7 @@ pub(super) fn request(
         .map(|text| image(text))
         .collect::<Result<Vec<_>, _>>()?;
     let outputs = outputs(&args, &tags)?;
+    let (cache_from, cache_to) = caches(&args.caches)?;
     let (annotations, index_annotations) = annotations(&args.annotation)?;
     let progress = match args.progress {
         _ if args.quiet => ProgressMode::Quiet,
@@ -147,6 +149,8 @@ pub(super) fn request(
             .map(|text| duration("--timeout", text))
             .transpose()?,
         outputs,
+        cache_from,
+        cache_to,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
         source_date_epoch: std::env::var("SOURCE_DATE_EPOCH")

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::export::{self, Blobs, Export, ExportError, ExportedImage};
 use crate::plan::{BaseLocation, Graph, Op};
 use crate::rootfs::Times;
-use crate::solve::{ChainLayer, Solution};
+use crate::solve::{ChainLayer, Solution, StepError};
 use crate::store::Store;
 use crate::vocab::{
     BuildRequest, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode, ImageRef,
@@ -25,6 +25,15 @@ pub(super) fn needs_files(request: &BuildRequest) -> bool {
         .outputs
         .iter()
         .any(|output| matches!(output, OutputSpec::Tar { .. } | OutputSpec::Local { .. }))
+}
+
+/// Tells whether an output needs the bytes of layers, and not only that a registry has them.
+pub(super) fn needs_blobs(request: &BuildRequest) -> bool {
+    request.outputs.iter().any(|output| match output {
+        OutputSpec::Image { store, .. } => *store,
+        OutputSpec::Oci { .. } | OutputSpec::Docker { .. } => true,
+        OutputSpec::Tar { .. } | OutputSpec::Local { .. } => false,
+    })
 }
 
 /// What was delivered.
@@ -207,8 +216,11 @@ fn push_image(
         let known = origins
             .iter()
             .filter(|(digest, image)| *digest == layer.digest && image.registry == name.registry);
+        let shared = machine.shared_repository(layer);
+        let shared = shared.filter(|image| image.registry == name.registry);
         known
             .map(|(_, image)| image.repository.clone())
+            .chain(shared.map(|image| image.repository))
             .filter(|repository| *repository != name.repository)
             .collect()
     };
@@ -243,7 +255,7 @@ fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(Digest, ImageRe
     found
 }
 
-/// Brings a base's layer, which no step needed, into the store.
+/// Brings a layer that no step needed, a base's or a shared cache's, into the store.
 fn fetch(
     graph: &Graph,
     machine: &Machine<'_>,
@@ -257,19 +269,27 @@ fn fetch(
                 .iter()
                 .find(|(layer, _)| layer.digest == descriptor.digest)
         {
-            return machine.fetch_blob(base, original, cancel).map_err(|error| {
-                ExportError::Fetch {
-                    class: error.class,
-                    hint: error.hints.into_iter().next(),
-                    message: std::iter::once(error.message)
-                        .chain(error.causes)
-                        .collect::<Vec<_>>()
-                        .join(": "),
-                }
-            });
+            return machine
+                .fetch_blob(base, original, cancel)
+                .map_err(fetch_failed);
         }
     }
-    Err(ExportError::MissingBlob(descriptor.digest))
+    match machine.fetch_shared(descriptor, cancel) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ExportError::MissingBlob(descriptor.digest)),
+        Err(error) => Err(fetch_failed(error)),
+    }
+}
+
+fn fetch_failed(error: StepError) -> ExportError {
+    ExportError::Fetch {
+        class: error.class,
+        hint: error.hints.into_iter().next(),
+        message: std::iter::once(error.message)
+            .chain(error.causes)
+            .collect::<Vec<_>>()
+            .join(": "),
+    }
 }
 
 /// Shows one delivery and joins its error.

@@ -56,7 +56,13 @@ pub fn forecast(
     let inputs = Inputs::read(request, &remotes, events)?;
     let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
     let cancel = Cancel::new();
-    let machine = Machine::new(&store, inputs.setup(request, graph.epoch), events, &cancel);
+    let machine = Machine::new(
+        &store,
+        inputs.setup(request, graph.epoch),
+        client.clone(),
+        events,
+        &cancel,
+    );
     let forecasts = solve::forecast(&graph, &machine);
     let is_missing = |forecast: &Forecast| matches!(forecast, Forecast::Missing(_));
     let records = match forecasts.iter().any(is_missing) {

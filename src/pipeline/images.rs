@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use crate::cache::PackedForm;
 use crate::export::{ExportedImage, ExportedIndex};
 use crate::image::{
     History, MediaTypes, assemble as assemble_image, complete as complete_config, index,
 };
 use crate::plan::{Graph, HistoryItem, Op, Output};
 use crate::solve::{ChainLayer, Solution};
-use crate::store::{Packed, Store};
+use crate::store::Packed;
 use crate::vocab::{
-    BuildRequest, Descriptor, Diagnostic, DiffId, Event, EventSink, ExitCode, ImageWriting,
-    LayerForm, LayerId, OutputSpec, Platform, Timestamp,
+    BuildRequest, Descriptor, Diagnostic, Event, EventSink, ExitCode, ImageWriting, LayerForm,
+    LayerId, OutputSpec, Platform, Timestamp,
 };
 use crate::worker::Machine;
 
@@ -88,17 +89,21 @@ pub(super) fn warn_of_times(request: &BuildRequest, graph: &Graph, events: &dyn 
     }
 }
 
-/// Tells whether every layer of every output has its packed form.
+/// Tells whether every layer that is to be packed is.
 pub(super) fn all_packed(graph: &Graph, solution: &Solution, machine: &Machine<'_>) -> bool {
-    exported_layers(graph, solution).all(|layer| {
-        machine
-            .forms()
-            .iter()
-            .all(|&form| matches!(machine.store().packed(&layer, form), Ok(Some(_))))
-    })
+    let others = || solution.results.iter().filter_map(|result| result.layer);
+    (!machine.packs_layers()
+        || exported_layers(graph, solution).all(|layer| machine.is_packed(&layer, true)))
+        && (!machine.packs_all_layers() || others().all(|layer| machine.is_packed(&layer, false)))
 }
 
-fn exported_layers<'a>(
+/// Tells whether a layer that leaves the build is in a shared cache, and not here.
+pub(super) fn any_is_elsewhere(graph: &Graph, solution: &Solution, machine: &Machine<'_>) -> bool {
+    exported_layers(graph, solution).any(|layer| machine.is_elsewhere(&layer))
+}
+
+/// Returns the layers of steps that leave the build.
+pub(super) fn exported_layers<'a>(
     graph: &'a Graph,
     solution: &'a Solution,
 ) -> impl Iterator<Item = LayerId> + 'a {
@@ -118,7 +123,7 @@ pub(super) fn assemble(
     inputs: &Inputs,
     graph: &Graph,
     solution: &Solution,
-    store: &Store,
+    machine: &Machine<'_>,
 ) -> Result<Vec<Images>, Failure> {
     let mut forms: Vec<Form> = Vec::new();
     for form in request.outputs.iter().filter_map(Form::of) {
@@ -151,7 +156,7 @@ pub(super) fn assemble(
                         inputs,
                         graph,
                         solution,
-                        store,
+                        machine,
                     )
                 })
                 .collect::<Result<_, _>>()?;
@@ -184,20 +189,43 @@ fn one(
     inputs: &Inputs,
     graph: &Graph,
     solution: &Solution,
-    store: &Store,
+    machine: &Machine<'_>,
 ) -> Result<ExportedImage, Failure> {
+    let layer_form = form.layers(graph.epoch);
     let mut layers = Vec::new();
     let mut diff_ids = Vec::new();
+    let mut own = Vec::new();
     for layer in solution.chain(graph, output.root) {
-        let (descriptor, diff_id) = packed(layer, form.layers(graph.epoch), graph, store)?;
-        layers.push(descriptor);
-        diff_ids.push(diff_id);
+        match layer {
+            ChainLayer::Base { base, index, .. } => {
+                let Op::Base(base) = &graph.steps[base.0].op else {
+                    unreachable!("base layers come from base steps")
+                };
+                let (descriptor, diff_id) = base.layers[index].clone();
+                layers.push(descriptor);
+                diff_ids.push(diff_id);
+                own.push(None);
+            }
+            ChainLayer::Built { id, .. } => {
+                let packed = packed(id, layer_form, machine)?;
+                layers.push(packed.blob.clone());
+                diff_ids.push(packed.diff_id);
+                let packed = PackedForm {
+                    form: layer_form,
+                    diff_id: packed.diff_id,
+                    blob: packed.blob,
+                    uncompressed_size: packed.uncompressed_size,
+                };
+                own.push(Some((id, packed)));
+            }
+        }
     }
     let epoch = form.writing.epoch.or(graph.epoch);
     let epoch = epoch.map(Timestamp::from_seconds);
     let created = epoch.unwrap_or_else(|| created(output, solution, inputs.now));
     let history = history(output, solution, epoch, created);
-    let config = complete_config(output.config.clone(), &diff_ids, history, Some(created));
+    let mut config = complete_config(output.config.clone(), &diff_ids, history, Some(created));
+    machine.put_records(&mut config, &own);
     let assembled = assemble_image(config, &layers, annotations, media_types);
     Ok(ExportedImage {
         platform: output.platform.clone(),
@@ -209,34 +237,19 @@ fn one(
     })
 }
 
-fn packed(
-    layer: ChainLayer,
-    form: LayerForm,
-    graph: &Graph,
-    store: &Store,
-) -> Result<(Descriptor, DiffId), Failure> {
-    match layer {
-        ChainLayer::Base { base, index, .. } => match &graph.steps[base.0].op {
-            Op::Base(base) => Ok(base.layers[index].clone()),
-            _ => unreachable!("base layers come from base steps"),
-        },
-        ChainLayer::Built { id, .. } => {
-            let found: Option<Packed> = store
-                .packed(&id, form)
-                .map_err(|error| failure::store(&error))?;
-            found
-                .map(|packed| (packed.blob, packed.diff_id))
-                .ok_or_else(|| {
-                    Failure::new(
-                        ExitCode::Store,
-                        Diagnostic::error(format!(
-                            "the packed form of layer {id} is gone from the state directory"
-                        ))
-                        .hint("something removed it while the build ran: build again"),
-                    )
-                })
-        }
-    }
+fn packed(id: LayerId, form: LayerForm, machine: &Machine<'_>) -> Result<Packed, Failure> {
+    let found = machine
+        .packed(&id, form)
+        .map_err(|error| failure::store(&error))?;
+    found.ok_or_else(|| {
+        Failure::new(
+            ExitCode::Store,
+            Diagnostic::error(format!(
+                "the packed form of layer {id} is gone from the state directory"
+            ))
+            .hint("something removed it while the build ran: build again"),
+        )
+    })
 }
 
 /// Returns the time of the newest layer, so that an unchanged build makes an unchanged image.

@@ -12,6 +12,7 @@ use crate::vocab::{
 use crate::worker::{LocalDirectory, Means, Setup, now};
 
 use super::Failure;
+use super::caches;
 use super::contexts::{Context, local};
 use super::images::Form;
 use super::remotes::Remotes;
@@ -74,6 +75,7 @@ impl Inputs {
             locals: self.locals.clone(),
             registry: request.registry.clone(),
             forms,
+            caches: caches::of(request),
             epoch,
         }
     }

@@ -13,6 +13,7 @@ use crate::dockerfile::{
 use crate::vocab::{Diagnostic, Platform, Spanned, nearest};
 
 const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
 const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 const SYNTAX: &str = "BUILDKIT_SYNTAX";
 /// Stands in for the `check` directive; the caller reads it.
@@ -27,11 +28,10 @@ const PROXIES: [&str; 5] = [
     "ALL_PROXY",
 ];
 /// Switches of BuildKit that change nothing here.
-const WITHOUT_EFFECT: [&str; 6] = [
+const WITHOUT_EFFECT: [&str; 5] = [
     "BUILDKIT_BUILD_NAME",
     KEEP_GIT_DIR,
     "BUILDKIT_GIT_ADVICE",
-    "BUILDKIT_INLINE_CACHE",
     "BUILDKIT_SBOM_SCAN_CONTEXT",
     "BUILDKIT_SBOM_SCAN_STAGE",
 ];
@@ -145,6 +145,7 @@ impl BuildArgs {
                 HOSTNAME,
                 CACHE_NAMESPACE,
                 CHECK,
+                INLINE_CACHE,
                 MULTI_PLATFORM,
                 SYNTAX,
             ]

@@ -85,7 +85,12 @@ impl Exchange {
         })
     }
 
-    async fn fetch(&self, endpoint: &Endpoint, image: &ImageRef) -> Result<Fetched, RegistryError> {
+    /// Reads a manifest at one place.
+    pub(super) async fn fetch(
+        &self,
+        endpoint: &Endpoint,
+        image: &ImageRef,
+    ) -> Result<Fetched, RegistryError> {
         let ask = read_manifest(Method::GET, endpoint, image);
         let mut tries = self.tries(endpoint);
         loop {

@@ -40,7 +40,7 @@ pub use forecast::{Forecast, forecast};
 pub use probe::probe;
 pub use readings::{Reading, readings};
 pub use result::{ChainLayer, Solution, StepError, StepResult, chain};
-pub use schedule::{Schedule, run};
+pub use schedule::{Packing, Schedule, run};
 pub use worker::{Held, Job, Worker};
 
 #[cfg(test)]

@@ -66,7 +66,9 @@ pub(super) struct Definition<'a> {
 impl Definition<'_> {
     /// Looks the definition key up.
     pub(super) fn lookup<W: Worker>(&self, worker: &W) -> Result<Option<StepResult>, StepError> {
-        Ok(worker.lookup(&self.key.0)?.map(|found| self.placed(found)))
+        Ok(worker
+            .lookup(&self.key.0, &self.key.1)?
+            .map(|found| self.placed(found)))
     }
 
     /// Turns a record found under the definition or content key into the result of this step on its root.

@@ -21,14 +21,22 @@ pub struct Schedule<'a, W: Worker> {
     pub jobs: usize,
     /// Layers packed at the same time, among the steps.
     pub packs: usize,
-    /// Whether layers that belong to an output are packed.
-    pub pack: bool,
+    pub pack: Packing,
     /// What [`probe`](super::probe) found.
     pub known: Vec<Option<StepResult>>,
     pub events: &'a dyn EventSink,
     pub cancel: &'a Cancel,
     /// Gives a different text at each call.
     pub nonce: &'a (dyn Fn() -> String + Sync),
+}
+
+/// Which layers are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    None,
+    /// Those that belong to an output.
+    Outputs,
+    All,
 }
 
 /// Resolves every step. The first failure cancels what runs and is returned with its step.
@@ -102,7 +110,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             }
         }
         let mut exported = BTreeSet::new();
-        if schedule.pack {
+        if schedule.pack != Packing::None {
             for output in &graph.outputs {
                 for item in &output.history {
                     if let HistoryItem::Layer { step, .. } = item {
@@ -273,7 +281,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             Ok(Some((definition.placed(found), true)))
         };
         let (key, components) = &definition.key;
-        let _lock = match self.lock_and_look_up(vertex, key, origin.ignore_cache)? {
+        let _lock = match self.lock_and_look_up(vertex, &definition.key, origin.ignore_cache)? {
             LookedUp::Found(found) => return cached(found),
             LookedUp::Missing(lock) => lock,
         };
@@ -294,7 +302,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         }
         let content = definition.content_key(&identities);
         if content.0 != *key {
-            match self.lock_and_look_up(vertex, &content.0, origin.ignore_cache)? {
+            match self.lock_and_look_up(vertex, &content, origin.ignore_cache)? {
                 LookedUp::Found(found) => {
                     worker.remember(key, components, &origin.name, &found)?;
                     return cached(found);
@@ -321,7 +329,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             && let Some(facts) = worker.root_facts(&job)?
         {
             let facts = definition.facts_key(&identities, facts);
-            match self.lock_and_look_up(vertex, &facts.0, origin.ignore_cache)? {
+            match self.lock_and_look_up(vertex, &facts, origin.ignore_cache)? {
                 // Facts tell of the selected names, too: they must be those of the key.
                 LookedUp::Found(_) if !is_unchanged()? => return Ok(None),
                 LookedUp::Found(found) => {
@@ -346,6 +354,15 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         let mut made = worker.execute(&job)?;
         if !is_unchanged()? {
             return Ok(None);
+        }
+        // Only an execution makes what no other one makes.
+        if origin.ignore_cache {
+            worker.supersede(key);
+            worker.supersede(&content.0);
+        } else if matches!(step.op, Op::Run(_))
+            && let Some(first) = worker.adopt(&content.0, &content.1)?
+        {
+            made = first;
         }
         if let Some((facts, components)) = &by_facts {
             worker.remember(facts, components, &origin.name, &made)?;
@@ -382,7 +399,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
     fn lock_and_look_up(
         &self,
         vertex: VertexId,
-        key: &crate::vocab::CacheKey,
+        (key, components): &keys::Key,
         ignore_cache: bool,
     ) -> Result<LookedUp<W::Lock>, StepError> {
         let Schedule { worker, cancel, .. } = *self.schedule;
@@ -390,7 +407,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             if ignore_cache {
                 Ok(None)
             } else {
-                worker.lookup(key)
+                worker.lookup(key, components)
             }
         };
         if let Some(found) = look_up()? {
@@ -420,7 +437,8 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         if cancel.is_cancelled() {
             return Err(cancelled());
         }
-        worker.pack(graph, &self.chain(step), cancel)
+        let leaves = self.exported.contains(&step.0);
+        worker.pack(graph, &self.chain(step), leaves, cancel)
     }
 
     fn chain(&self, step: StepId) -> Vec<super::ChainLayer> {
@@ -453,7 +471,8 @@ impl<W: Worker> Done<'_, '_, '_, W> {
         let board = self.board;
         let mut state = board.lock();
         let step = self.step.0;
-        if result.layer.is_some() && board.exported.contains(&step) {
+        let is_packed = board.exported.contains(&step) || board.schedule.pack == Packing::All;
+        if result.layer.is_some() && is_packed {
             state.packs.push_back(step);
         }
         state.results[step] = Some(result);

@@ -27,12 +27,15 @@ struct Fake {
     fails: Option<usize>,
     barrier: Option<Barrier>,
     locks: Mutex<Vec<CacheKey>>,
+    /// What others made meanwhile.
+    elsewhere: Mutex<BTreeMap<CacheKey, StepResult>>,
+    superseded: Mutex<Vec<CacheKey>>,
 }
 
 impl Worker for Fake {
     type Lock = ();
 
-    fn lookup(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError> {
+    fn lookup(&self, key: &CacheKey, _: &[KeyComponent]) -> Result<Option<StepResult>, StepError> {
         Ok(self.records.lock().unwrap().get(key).cloned())
     }
 
@@ -100,7 +103,15 @@ impl Worker for Fake {
         })
     }
 
-    fn pack(&self, _: &Graph, root: &[ChainLayer], _: &Cancel) -> Result<(), StepError> {
+    fn adopt(&self, key: &CacheKey, _: &[KeyComponent]) -> Result<Option<StepResult>, StepError> {
+        Ok(self.elsewhere.lock().unwrap().get(key).cloned())
+    }
+
+    fn supersede(&self, key: &CacheKey) {
+        self.superseded.lock().unwrap().push(*key);
+    }
+
+    fn pack(&self, _: &Graph, root: &[ChainLayer], _: bool, _: &Cancel) -> Result<(), StepError> {
         match root.last() {
             Some(ChainLayer::Built { step, .. }) => self.packed.lock().unwrap().push(step.0),
             other => panic!("only built layers are packed: {other:?}"),
@@ -220,7 +231,7 @@ fn solve(graph: &Graph, fake: &Fake) -> Result<Solution, (StepId, StepError)> {
         worker: fake,
         jobs: 2,
         packs: 1,
-        pack: true,
+        pack: Packing::Outputs,
         known: probe(graph, fake),
         events: &Deaf,
         cancel: &Cancel::new(),

@@ -10,8 +10,22 @@ pub trait Worker: Sync {
     /// Excludes other computations of the same key, in this process and in others, while it lives.
     type Lock;
 
-    /// Returns the record under `key`, if there is one whose bytes are still there.
-    fn lookup(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError>;
+    /// Returns the record under `key`, if there is one whose bytes can be had. `components` are what the key is made of.
+    fn lookup(
+        &self,
+        key: &CacheKey,
+        components: &[KeyComponent],
+    ) -> Result<Option<StepResult>, StepError>;
+
+    /// Returns what another machine made under `key` while this one did, to be used instead: then later keys of both are the same.
+    fn adopt(
+        &self,
+        key: &CacheKey,
+        components: &[KeyComponent],
+    ) -> Result<Option<StepResult>, StepError>;
+
+    /// Has what others know under `key` replaced by what is remembered next: the step was asked not to read the cache.
+    fn supersede(&self, key: &CacheKey);
 
     /// Keeps a record. `components` explain a later miss; `name` is the step's, for people.
     fn remember(
@@ -48,8 +62,15 @@ pub trait Worker: Sync {
     /// Performs a step; its layer is named after `job.result`.
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError>;
 
-    /// Makes the packed form of the topmost layer of `root`, for a step whose layer leaves the build. Quick where it is made.
-    fn pack(&self, graph: &Graph, root: &[ChainLayer], cancel: &Cancel) -> Result<(), StepError>;
+    /// Makes the packed forms of the topmost layer of `root`: those of outputs if it `leaves` the build, and those that are
+    /// shared. Quick where they are made.
+    fn pack(
+        &self,
+        graph: &Graph,
+        root: &[ChainLayer],
+        leaves: bool,
+        cancel: &Cancel,
+    ) -> Result<(), StepError>;
 }
 
 /// The answer to an attempt to lock.

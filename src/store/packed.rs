@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, disk};
-use crate::vocab::{Compression, Descriptor, DiffId, Digest, LayerForm, LayerId};
+use crate::vocab::{Descriptor, DiffId, Digest, LayerForm, LayerId};
 
 /// Longer files are damaged: a member is at least a megabyte of layer, and its entry below 200 bytes.
 const LIMIT: u64 = 256 << 20;
@@ -95,15 +95,7 @@ impl Store {
     fn packed_path(&self, id: &LayerId, form: LayerForm) -> PathBuf {
         let mut path = self.path("packed");
         path.push(id.to_string());
-        let compression = match form.compression {
-            Compression::Uncompressed => "tar".to_owned(),
-            Compression::Gzip { level } => format!("gzip-{level}"),
-            Compression::Zstd { level } => format!("zstd-{level}"),
-        };
-        path.push(match form.clamp {
-            None => format!("{compression}.json"),
-            Some(seconds) => format!("{compression}@{seconds}.json"),
-        });
+        path.push(format!("{form}.json"));
         path
     }
 }
@@ -162,6 +154,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Packed> {
 mod tests {
     use super::*;
     use crate::store::tests::{layer_id, store};
+    use crate::vocab::Compression;
     use std::fs;
 
     const GZIP: LayerForm = LayerForm {

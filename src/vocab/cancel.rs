@@ -41,6 +41,14 @@ impl Cancel {
             .is_err();
     }
 
+    /// Lowers the flag where it was raised because a step failed, and the build goes on all the same. All steps have ended.
+    pub fn forgive_failure(&self) {
+        let _another_reason_stands = self
+            .0
+            .compare_exchange(4, 0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_err();
+    }
+
     /// Returns why the build should end, if it should.
     pub fn reason(&self) -> Option<CancelReason> {
         match self.0.load(Ordering::SeqCst) {

@@ -5,6 +5,7 @@
 //! directory on disk. A *stage* is one `FROM` section of a Dockerfile, a *step* one node of the graph that is solved. A *result
 //! ID* names what a step made, so that the keys of later steps can speak of it.
 
+mod cache;
 mod cancel;
 mod diagnostic;
 mod digest;
@@ -22,6 +23,7 @@ mod secret;
 mod span;
 mod time;
 
+pub use cache::{CacheFrom, CacheMode, CachePlace, CacheScope, CacheTo};
 pub use cancel::{Cancel, CancelReason};
 pub use diagnostic::{Diagnostic, Label, Severity};
 pub use digest::{Descriptor, DiffId, Digest, DigestError, LayerId, ResultId, Sha256};

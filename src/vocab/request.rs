@@ -1,9 +1,12 @@
 //! What a build was asked to do, after files, environment and terminal were looked at. Made by `cli`, read by `pipeline`.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{GitRef, ImageRef, Platform, RequiredIsolation, Rung, StorageDriver};
+use super::{
+    CacheFrom, CacheTo, GitRef, ImageRef, Platform, RequiredIsolation, Rung, StorageDriver,
+};
 
 /// Everything that one `builder build` means.
 #[derive(Clone, Debug)]
@@ -53,6 +56,9 @@ pub struct BuildRequest {
     pub jobs: usize,
     pub timeout: Option<Duration>,
     pub outputs: Vec<OutputSpec>,
+    /// Asked in this order where the state directory knows nothing of a step.
+    pub cache_from: Vec<CacheFrom>,
+    pub cache_to: Vec<CacheTo>,
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH` of the environment; the build argument of that name goes before it.
@@ -223,6 +229,41 @@ pub struct LayerForm {
     pub compression: Compression,
     /// No file is younger than this, in seconds since 1970.
     pub clamp: Option<i64>,
+}
+
+impl LayerForm {
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<LayerForm> {
+        let (compression, clamp) = match text.split_once('@') {
+            Some((compression, clamp)) => (compression, Some(clamp.parse().ok()?)),
+            None => (text, None),
+        };
+        let compression = match compression.split_once('-') {
+            None if compression == "tar" => Compression::Uncompressed,
+            Some(("gzip", level)) => Compression::Gzip {
+                level: level.parse().ok()?,
+            },
+            Some(("zstd", level)) => Compression::Zstd {
+                level: level.parse().ok()?,
+            },
+            _ => return None,
+        };
+        Some(LayerForm { compression, clamp })
+    }
+}
+
+impl fmt::Display for LayerForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.compression {
+            Compression::Uncompressed => f.write_str("tar"),
+            Compression::Gzip { level } => write!(f, "gzip-{level}"),
+            Compression::Zstd { level } => write!(f, "zstd-{level}"),
+        }?;
+        match self.clamp {
+            None => Ok(()),
+            Some(seconds) => write!(f, "@{seconds}"),
+        }
+    }
 }
 
 impl From<Compression> for LayerForm {

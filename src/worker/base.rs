@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::cache::PackedForm;
 use crate::layer::{DigestingReader, ReadAhead, decompress_within};
 use crate::plan::{Base, BaseLocation, Graph, Op};
 use crate::rootfs::{apply_layer, tree_size};
@@ -30,6 +31,8 @@ const LAYERS_AT_ONCE: usize = 4;
 enum Missing<'a> {
     Base(&'a Base, &'a Descriptor, DiffId),
     Built(LayerId, Packed),
+    /// In a cache that machines share.
+    Shared(LayerId, PackedForm),
 }
 
 impl Machine<'_> {
@@ -49,7 +52,17 @@ impl Machine<'_> {
             if let ChainLayer::Built { id, .. } = *layer {
                 let packed = self.store.packed_in_any_form(&id);
                 let packed = packed.map_err(|error| Machine::store_failed(&error))?;
-                missing.extend(packed.map(|packed| Missing::Built(id, packed)));
+                if let Some(packed) = packed {
+                    missing.push(Missing::Built(id, packed));
+                } else if let Some(form) = self.shared.packed_in_any_form(&id) {
+                    missing.push(Missing::Shared(id, form));
+                } else if self.shared.is_promised(&id) {
+                    self.shared.lose(id);
+                    return Err(StepError::new(
+                        ExitCode::Source,
+                        format!("the cache knows layer {id}, and nobody published its files"),
+                    ));
+                }
             }
             if let ChainLayer::Base { base, index, .. } = *layer {
                 let vertex = VertexId(base.0 as u32);
@@ -114,6 +127,7 @@ impl Machine<'_> {
         let (id, diff_id) = match layer {
             Missing::Base(_, _, diff_id) => (LayerId::from(*diff_id), *diff_id),
             Missing::Built(id, packed) => (*id, packed.diff_id),
+            Missing::Shared(id, form) => (*id, form.diff_id),
         };
         let key = unpack_key(&id);
         let store_failed = |error| Machine::store_failed(&error);
@@ -136,6 +150,11 @@ impl Machine<'_> {
                     (ExitCode::Source, of)
                 }
                 Missing::Built(id, _) => (ExitCode::Store, format!("layer {id} of the cache")),
+                Missing::Shared(id, _) => {
+                    // Whatever is wrong with it, it can be made anew.
+                    self.shared.lose(*id);
+                    (ExitCode::Source, format!("layer {id} of the shared cache"))
+                }
             };
             StepError::new(class, format!("cannot unpack {what}")).caused_by(error)
         };
@@ -147,6 +166,7 @@ impl Machine<'_> {
                 let file = file.ok_or_else(|| failed(&io::Error::from(io::ErrorKind::NotFound)))?;
                 Blob::new(Box::new(file), None, false, &packed.blob)
             }
+            Missing::Shared(_, form) => self.open_shared(form)?,
         };
         let guarded = Guarded::new(blob.clone(), cancel);
         let tar =
@@ -162,7 +182,7 @@ impl Machine<'_> {
         if found != diff_id.0 {
             let says = match layer {
                 Missing::Base(..) => "the image's config",
-                Missing::Built(..) => "the cache",
+                Missing::Built(..) | Missing::Shared(..) => "the cache",
             };
             let error = io::Error::other(format!(
                 "its content has digest {found}, {says} says {diff_id}"
@@ -171,7 +191,11 @@ impl Machine<'_> {
         }
         blob.finish().map_err(|error| failed(&error))?;
         let size = tree_size(&pending.fs()).map_err(|error| failed(&error))?;
-        pending.commit(&id, size).map(drop).map_err(store_failed)
+        pending.commit(&id, size).map_err(store_failed)?;
+        match layer {
+            Missing::Shared(id, form) => self.remember_shared(id, form),
+            Missing::Base(..) | Missing::Built(..) => Ok(()),
+        }
     }
 
     /// Makes sure that a base's blob is in the store, without unpacking it.
@@ -273,7 +297,7 @@ fn base_name(base: &Base) -> String {
 
 /// A blob being read, by a decompressor that keeps its end to itself: shared, so that the rest can be read and kept afterwards.
 #[derive(Clone)]
-struct Blob(Arc<Mutex<BlobState>>);
+pub(super) struct Blob(Arc<Mutex<BlobState>>);
 
 struct BlobState {
     reader: Box<dyn Read + Send>,
@@ -286,7 +310,7 @@ struct BlobState {
 }
 
 impl Blob {
-    fn new(
+    pub(super) fn new(
         reader: Box<dyn Read + Send>,
         keep: Option<BlobWriter>,
         check: bool,
@@ -303,7 +327,7 @@ impl Blob {
     }
 
     /// Reads what is left, checks size and digest, and puts the blob into the store.
-    fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         io::copy(&mut self, &mut io::sink())?;
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = state

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::cache::{Publisher, Shared};
 use crate::context::{IgnorePatterns, Query, SelectError, Selection, Source, select};
 use crate::plan::{Graph, Local, Op};
 use crate::registry::{Client, RegistryError, Threads};
@@ -17,6 +18,7 @@ use crate::vocab::{
 };
 
 use super::root::Root;
+use super::shared::Caches;
 use super::slots::Slots;
 use super::{Credentials, Means};
 
@@ -28,6 +30,7 @@ pub struct Setup {
     /// The forms in which layers of outputs are wanted.
     pub forms: Vec<LayerForm>,
     pub means: Means,
+    pub caches: Caches,
     /// The time of working directories that a RUN has to make; where the user set one.
     pub epoch: Option<i64>,
 }
@@ -54,7 +57,11 @@ pub struct Machine<'a> {
     pub(super) events: &'a dyn EventSink,
     /// Bases that were shown as being unpacked.
     pub(super) unpacking: Mutex<BTreeSet<VertexId>>,
+    /// Starts no thread; used until steps are executed.
+    pub(super) early: Client,
     client: OnceLock<Client>,
+    pub(super) shared: Shared<'a>,
+    pub(super) publisher: Publisher,
     /// What the user lends to steps.
     pub(super) credentials: OnceLock<Credentials>,
     /// What keeps commands within limits; unset where there are none.
@@ -72,16 +79,24 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Returns a machine that has opened nothing yet.
+    /// Returns a machine that has opened nothing yet. `early` is a client that starts no thread.
     pub fn new(
         store: &'a Store,
-        setup: Setup,
+        mut setup: Setup,
+        early: Client,
         events: &'a dyn EventSink,
         cancel: &Cancel,
     ) -> Machine<'a> {
         Machine {
             store,
             unpacks: Slots::new(setup.means.unpacks),
+            shared: Shared::new(std::mem::take(&mut setup.caches.from), events, cancel),
+            publisher: Publisher::new(
+                std::mem::take(&mut setup.caches.to),
+                setup.caches.inline,
+                cancel,
+            ),
+            early,
             setup,
             sources: Mutex::default(),
             fetched: Mutex::default(),
@@ -119,7 +134,7 @@ impl<'a> Machine<'a> {
     /// asked anew.
     pub fn lacks_layers(&self, known: &[Option<StepResult>]) -> bool {
         let mut layers = known.iter().flatten().filter_map(|result| result.layer);
-        layers.any(|layer| !self.store.has_layer(&layer))
+        layers.any(|layer| !self.store.has_layer(&layer) && !self.shared.is_promised(&layer))
     }
 
     /// Returns the store that everything goes to.
@@ -210,17 +225,37 @@ fn select_failed(error: &SelectError) -> StepError {
 impl Worker for Machine<'_> {
     type Lock = Lock;
 
-    fn lookup(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError> {
+    fn lookup(
+        &self,
+        key: &CacheKey,
+        components: &[KeyComponent],
+    ) -> Result<Option<StepResult>, StepError> {
         let record = self
             .store
             .record(key)
             .map_err(|error| Machine::store_failed(&error))?;
-        Ok(record.map(|record| StepResult {
+        let Some(record) = record else {
+            return Ok(self.shared_lookup(key, components, false));
+        };
+        self.note(key, &record);
+        Ok(Some(StepResult {
             id: record.result,
             layer: record.layer,
             created: record.created,
             size: record.size,
         }))
+    }
+
+    fn adopt(
+        &self,
+        key: &CacheKey,
+        components: &[KeyComponent],
+    ) -> Result<Option<StepResult>, StepError> {
+        Ok(self.shared_lookup(key, components, true))
+    }
+
+    fn supersede(&self, key: &CacheKey) {
+        self.publisher.replace(&[*key]);
     }
 
     fn remember(
@@ -240,6 +275,7 @@ impl Worker for Machine<'_> {
             duration_ms: 0,
             alias_of: None,
         };
+        self.note(key, &record);
         self.store
             .put_record(key, &record)
             .map_err(|error| Machine::store_failed(&error))
@@ -311,10 +347,21 @@ impl Worker for Machine<'_> {
         }
     }
 
-    fn pack(&self, graph: &Graph, root: &[ChainLayer], cancel: &Cancel) -> Result<(), StepError> {
-        for &form in &self.setup.forms {
-            self.pack_layer(graph, root, form, cancel)?;
+    fn pack(
+        &self,
+        graph: &Graph,
+        root: &[ChainLayer],
+        leaves: bool,
+        cancel: &Cancel,
+    ) -> Result<(), StepError> {
+        let Some(top) = root.last() else {
+            return Ok(());
+        };
+        if !self.is_packed(&top.id(), leaves) {
+            for form in self.forms_of(leaves) {
+                self.pack_layer(graph, root, form, cancel)?;
+            }
         }
-        Ok(())
+        self.offer(&top.id(), leaves)
     }
 }

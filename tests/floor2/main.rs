@@ -22,3 +22,4 @@ mod remotes;
 mod run;
 mod secrets;
 mod security;
+mod shared_cache;

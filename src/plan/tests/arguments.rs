@@ -219,11 +219,12 @@ fn undeclared_build_arguments_are_told() {
     assert_eq!(
         case(text)
             .arg("VERSOIN", "1")
+            .arg("BUILDKIT_BUILD_NAME", "1")
             .arg("BUILDKIT_INLINE_CACHE", "1")
             .arg("ZZ", "")
             .warnings(),
         [
-            "build argument `BUILDKIT_INLINE_CACHE` has no effect on this builder",
+            "build argument `BUILDKIT_BUILD_NAME` has no effect on this builder",
             "build argument `VERSOIN` is not used: no ARG declares it; did you mean `VERSION`?",
             "build argument `ZZ` is not used: no ARG declares it",
         ]

@@ -1,0 +1,33 @@
+//! Why a shared cache could not be used.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::registry::RegistryError;
+use crate::vocab::Digest;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("cannot {verb} `{}`", path.display())]
+    File {
+        verb: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A layer that an entry promised, or one of this machine's own.
+    #[error("blob {0} is gone")]
+    Gone(Digest),
+}
+
+impl CacheError {
+    /// Returns what the user can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            CacheError::Registry(error) => error.hint(),
+            CacheError::File { .. } | CacheError::Gone(_) => None,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The cache that machines share: what steps came to, in a registry or a directory.
+//!
+//! In: keys to look up, results and layers to publish. Out: entries whose stated inputs were compared with those asked for, and
+//! blobs whose digests were checked. The room knows neither the store nor the graph; whatever it cannot use is a miss that is
+//! told of once, never a failure of the build.
+//!
+//! ```text
+//! Shared ── what a build asks, and remembers of the answers
+//!   │        └─ Publisher   what a build gives, on threads of its own
+//!   ▼
+//! Place ─┬─ registry   REPOSITORY:SCOPE-step-KEY, and records inside REPOSITORY:TAG
+//!        └─ directory  entries/SCOPE-step-KEY, blobs/sha256/HEX
+//! entry ── the document of one step: an image manifest
+//! ```
+//!
+//! # Entries
+//!
+//! An entry is an ordinary image manifest under a name that is made of the scope and the step's key, so that every registry takes
+//! it and no two jobs ever write to one name something else. Its layers are the step's layer in one or more forms; the record
+//! (result, inputs, times) is an annotation, so that a look-up is one request. An entry without layers is a record alone: it
+//! leads on to later keys, and is a miss as soon as files of it are needed.
+//!
+//! Trust: whoever can write to a place can put any files into a step's result there. So the places that are read and those that
+//! are written are named apart; what a pull request may write, a release must not read.
+
+mod directory;
+mod entry;
+mod error;
+mod place;
+mod publish;
+mod registry;
+mod shared;
+#[cfg(test)]
+mod tests;
+
+pub use entry::{Entry, EntryLayer, PackedForm, put_records};
+pub use error::CacheError;
+pub use place::Place;
+pub use publish::{Open, Publication, Publisher, ToPublish};
+pub use shared::Shared;

@@ -1,0 +1,347 @@
+//! What a build gives to its shared caches, while it goes on.
+//!
+//! Records are noted as they come up, layers travel as soon as they are packed, on threads of their own; the rest goes when the
+//! build is done. What another machine published first stays: nothing that is whole is written over.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::entry::{Entry, PackedForm, nothing};
+use super::{CacheError, Place};
+use crate::registry::Client;
+use crate::vocab::{CacheKey, Cancel, Descriptor, ImageRef, LayerId};
+
+/// Layers that travel at the same time.
+const LAYERS_AT_ONCE: usize = 2;
+/// Entries that are written at the same time when the build is done.
+const ENTRIES_AT_ONCE: usize = 6;
+
+/// Opens a blob from an offset on.
+pub type Open = Arc<dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Send + Sync>;
+
+/// A place that is given to.
+pub struct Publication {
+    pub place: Place,
+    /// A place that takes nothing fails no build.
+    pub ignore_error: bool,
+}
+
+/// One packed form of a layer, and how to read it.
+#[derive(Clone)]
+pub struct ToPublish {
+    pub form: PackedForm,
+    pub open: Open,
+    /// Where registries have it already.
+    pub mount_from: Option<ImageRef>,
+}
+
+/// Gives to all places.
+pub struct Publisher {
+    inner: Arc<Inner>,
+    takes_notes: bool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Inner {
+    publications: Vec<Publication>,
+    cancel: Cancel,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    notes: BTreeMap<CacheKey, Note>,
+    /// Layers that may travel.
+    ready: HashMap<LayerId, Vec<ToPublish>>,
+    /// Layers whose turn it is.
+    queue: Vec<LayerId>,
+    /// Entries that are there: place, key.
+    done: BTreeSet<(usize, CacheKey)>,
+    /// Entries that promise what is not there, and are written over.
+    spoilt: BTreeSet<CacheKey>,
+    /// Per place: what went wrong first. It is given nothing any more.
+    failed: Vec<Option<CacheError>>,
+    is_ending: bool,
+    /// Bytes of layers that were offered to a place.
+    sent: u64,
+}
+
+struct Note {
+    entry: Entry,
+    /// Where the entry was found: it is there.
+    found_at: Option<String>,
+}
+
+impl Publisher {
+    /// Returns a publisher that has no thread yet. `takes_notes`: also where there is nobody to give to.
+    pub fn new(publications: Vec<Publication>, takes_notes: bool, cancel: &Cancel) -> Publisher {
+        let state = State {
+            failed: publications.iter().map(|_| None).collect(),
+            ..State::default()
+        };
+        Publisher {
+            takes_notes: takes_notes || !publications.is_empty(),
+            inner: Arc::new(Inner {
+                publications,
+                cancel: cancel.clone(),
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+            }),
+            threads: Mutex::default(),
+        }
+    }
+
+    /// Tells whether there is anybody to give to.
+    pub fn is_empty(&self) -> bool {
+        self.inner.publications.is_empty()
+    }
+
+    /// Takes the record of a step. Its forms are those of a layer that is elsewhere; a layer of this machine comes with
+    /// [`layer_ready`](Publisher::layer_ready). `found_at` is the place that has it already.
+    pub fn note(&self, entry: Entry, found_at: Option<&Place>) {
+        if !self.takes_notes {
+            return;
+        }
+        let note = Note {
+            entry,
+            found_at: found_at.map(Place::identity),
+        };
+        self.inner.state().notes.insert(note.entry.key, note);
+    }
+
+    /// Returns all that was noted.
+    pub fn entries(&self) -> Vec<Entry> {
+        let state = self.inner.state();
+        state
+            .notes
+            .values()
+            .map(|note| note.entry.clone())
+            .collect()
+    }
+
+    /// Tells whether anything is noted.
+    pub fn takes_notes(&self) -> bool {
+        self.takes_notes
+    }
+
+    /// Has entries under these keys written, whatever is there.
+    pub fn replace(&self, keys: &[CacheKey]) {
+        let mut state = self.inner.state();
+        for key in keys {
+            state.notes.remove(key);
+            state.spoilt.insert(*key);
+        }
+    }
+
+    /// Tells whether a layer was given already.
+    pub fn has_layer(&self, layer: &LayerId) -> bool {
+        self.inner.state().ready.contains_key(layer)
+    }
+
+    /// Takes a layer of this machine in its forms, and sends it on its way.
+    pub fn layer_ready(&self, client: &Client, layer: LayerId, forms: Vec<ToPublish>) {
+        if self.is_empty() || forms.is_empty() {
+            return;
+        }
+        let mut state = self.inner.state();
+        if state.ready.insert(layer, forms).is_some() {
+            return;
+        }
+        state.queue.push(layer);
+        drop(state);
+        self.inner.changed.notify_one();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.len() < LAYERS_AT_ONCE {
+            let (inner, client) = (self.inner.clone(), client.clone());
+            let started = std::thread::Builder::new()
+                .name("publish".to_owned())
+                .spawn(move || inner.work(&client));
+            // Without a thread, the end of the build does it.
+            threads.extend(started.ok());
+        }
+    }
+
+    /// Gives what was not given yet and waits for all. Returns what went wrong, place by place, and the bytes of layers that were
+    /// offered. A step whose layer was never ready is given as a record alone.
+    pub fn finish(&self, client: &Client) -> (Vec<(&Publication, CacheError)>, u64) {
+        self.inner.state().is_ending = true;
+        self.inner.changed.notify_all();
+        self.inner.work(client);
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // It cannot panic but by a bug, and then its entries are missing and nothing else.
+            drop(thread.join());
+        }
+        let keys: Vec<CacheKey> = self.inner.state().notes.keys().copied().collect();
+        let queue = Mutex::new(keys.into_iter());
+        std::thread::scope(|scope| {
+            for _ in 0..ENTRIES_AT_ONCE {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some(key) = next else { return };
+                        self.inner.publish_entry(client, &key);
+                    }
+                });
+            }
+        });
+        let mut state = self.inner.state();
+        let failures = state
+            .failed
+            .iter_mut()
+            .zip(&self.inner.publications)
+            .filter_map(|(failed, publication)| Some((publication, failed.take()?)))
+            .collect();
+        (failures, state.sent)
+    }
+}
+
+impl Drop for Publisher {
+    /// Nobody waits for what a failed build would have given.
+    fn drop(&mut self) {
+        let mut state = self.inner.state();
+        state.is_ending = true;
+        state.queue.clear();
+        drop(state);
+        self.inner.changed.notify_all();
+    }
+}
+
+impl Inner {
+    /// One thread's life: takes layers until the end.
+    fn work(&self, client: &Client) {
+        let mut state = self.state();
+        loop {
+            if self.cancel.is_cancelled() {
+                return;
+            }
+            let Some(layer) = state.queue.pop() else {
+                if state.is_ending {
+                    return;
+                }
+                let waited = self
+                    .changed
+                    .wait_timeout(state, std::time::Duration::from_millis(100));
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            };
+            let of_layer = |note: &&Note| {
+                let own = note.entry.layer.as_ref();
+                own.is_some_and(|own| own.id == layer)
+            };
+            let keys: Vec<CacheKey> = state
+                .notes
+                .values()
+                .filter(of_layer)
+                .map(|note| note.entry.key)
+                .collect();
+            drop(state);
+            for key in keys {
+                self.publish_entry(client, &key);
+            }
+            state = self.state();
+        }
+    }
+
+    /// Gives one entry, its layer first, to every place that lacks it.
+    fn publish_entry(&self, client: &Client, key: &CacheKey) {
+        for at in 0..self.publications.len() {
+            let (mut entry, forms, found_at, is_spoilt) = {
+                let state = self.state();
+                let Some(note) = state.notes.get(key) else {
+                    return;
+                };
+                if state.failed[at].is_some() || state.done.contains(&(at, *key)) {
+                    continue;
+                }
+                let own = note.entry.layer.as_ref().map(|layer| layer.id);
+                let forms = own.and_then(|own| state.ready.get(&own)).cloned();
+                (
+                    note.entry.clone(),
+                    forms.unwrap_or_default(),
+                    note.found_at.clone(),
+                    state.spoilt.contains(key),
+                )
+            };
+            if self.cancel.is_cancelled() {
+                return;
+            }
+            let place = &self.publications[at].place;
+            if found_at == Some(place.identity()) {
+                self.state().done.insert((at, *key));
+                continue;
+            }
+            if let Some(layer) = &mut entry.layer
+                && !forms.is_empty()
+            {
+                layer.forms = forms.iter().map(|form| form.form.clone()).collect();
+            }
+            let mut state_after = match self.give(client, place, &entry, &forms, is_spoilt) {
+                Ok(sent) => {
+                    let mut state = self.state();
+                    state.sent += sent;
+                    state.done.insert((at, *key));
+                    state
+                }
+                Err(error) => {
+                    let mut state = self.state();
+                    state.failed[at].get_or_insert(error);
+                    state
+                }
+            };
+            state_after.spoilt.remove(key);
+        }
+    }
+
+    /// Returns the bytes of layers that were offered.
+    fn give(
+        &self,
+        client: &Client,
+        place: &Place,
+        entry: &Entry,
+        forms: &[ToPublish],
+        is_spoilt: bool,
+    ) -> Result<u64, CacheError> {
+        let Some(documents) = entry.documents() else {
+            return Ok(0);
+        };
+        if !is_spoilt && let Some(bytes) = place.document(client, &place.step(&entry.key))? {
+            let there = Entry::parse(&entry.key, &bytes);
+            if there.is_ok_and(|there| !there.forms().is_empty() || entry.forms().is_empty()) {
+                return Ok(0);
+            }
+        }
+        let mut sent = 0;
+        for form in forms {
+            let mount_from: Vec<ImageRef> = form.mount_from.iter().cloned().collect();
+            place.put_blob(client, &form.form.blob, &*form.open, &mount_from)?;
+            sent += form.form.blob.size;
+        }
+        if entry.forms().is_empty() {
+            let (blob, bytes) = nothing();
+            put_bytes(client, place, &blob, bytes)?;
+        }
+        place.put_document(client, &place.step(&entry.key), &documents)?;
+        Ok(sent)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn put_bytes(
+    client: &Client,
+    place: &Place,
+    blob: &Descriptor,
+    bytes: &'static [u8],
+) -> Result<(), CacheError> {
+    let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(&bytes[bytes.len().min(offset as usize)..]))
+    };
+    place.put_blob(client, blob, &open, &[])
+}

@@ -1,0 +1,373 @@
+//! What a build asks of its shared caches, and remembers of the answers.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::entry::{Entry, EntryLayer, PackedForm};
+use super::{CacheError, Place, ToPublish};
+use crate::registry::Client;
+use crate::vocab::{
+    CacheKey, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ImageRef, KeyComponent,
+    LayerForm, LayerId,
+};
+
+/// The caches that a build reads.
+///
+/// A place that fails once is not asked again. A layer that was promised and cannot be had is *lost*: the entries that promised
+/// it are misses from then on, and a build that failed for it can be begun again.
+pub struct Shared<'a> {
+    places: Vec<Place>,
+    events: &'a dyn EventSink,
+    cancel: Cancel,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What was asked for, and what came of it.
+    answers: HashMap<CacheKey, Option<Found>>,
+    layers: HashMap<LayerId, Known>,
+    blobs: HashMap<Digest, LayerId>,
+    lost: HashSet<LayerId>,
+    /// Lost since the last time that somebody asked.
+    newly_lost: Vec<LayerId>,
+    /// Of the same length as the places.
+    silent: Vec<bool>,
+    /// Records inside images; read when a place has no entry of its own. Of the same length as the places.
+    records: Vec<Option<HashMap<CacheKey, Entry>>>,
+}
+
+/// An entry, and the place that had it.
+#[derive(Clone)]
+struct Found {
+    entry: Entry,
+    place: usize,
+}
+
+/// A layer that entries promise.
+#[derive(Clone)]
+struct Known {
+    layer: EntryLayer,
+    place: usize,
+}
+
+impl<'a> Shared<'a> {
+    /// Returns the places as one cache, which asks them in order. Nothing is asked yet.
+    pub fn new(places: Vec<Place>, events: &'a dyn EventSink, cancel: &Cancel) -> Shared<'a> {
+        let state = State {
+            silent: vec![false; places.len()],
+            records: vec![None; places.len()],
+            ..State::default()
+        };
+        Shared {
+            places,
+            events,
+            cancel: cancel.clone(),
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Tells whether there is any place to ask.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Returns what is known under a key, and which place knows it; asks at most once for each key. An entry is used only if it states the same inputs.
+    pub fn look_up(
+        &self,
+        client: &Client,
+        key: &CacheKey,
+        components: &[KeyComponent],
+    ) -> Option<(Entry, &Place)> {
+        let known = self.state().answers.get(key).cloned();
+        let found = match known {
+            Some(found) => found,
+            None => self.ask(client, key, components),
+        }?;
+        Some((found.entry, &self.places[found.place]))
+    }
+
+    /// Asks again where nothing was known.
+    pub fn look_up_again(
+        &self,
+        client: &Client,
+        key: &CacheKey,
+        components: &[KeyComponent],
+    ) -> Option<(Entry, &Place)> {
+        self.state().answers.remove(key);
+        self.look_up(client, key, components)
+    }
+
+    fn ask(&self, client: &Client, key: &CacheKey, components: &[KeyComponent]) -> Option<Found> {
+        for (at, place) in self.places.iter().enumerate() {
+            if self.state().silent[at] {
+                continue;
+            }
+            let entry = match place.document(client, &place.step(key)) {
+                Ok(Some(bytes)) => Entry::parse(key, &bytes),
+                Ok(None) => match self.record(client, at, key) {
+                    Some(entry) => Ok(entry),
+                    None => continue,
+                },
+                Err(error) => {
+                    self.silence(at, &error);
+                    continue;
+                }
+            };
+            let entry = entry.and_then(|entry| match entry.components == components {
+                true => Ok(entry),
+                false => Err("states other inputs than its name stands for".to_owned()),
+            });
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(why) => {
+                    self.warn(format!(
+                        "an entry of the cache {} is not used: it {why}",
+                        place.name()
+                    ));
+                    continue;
+                }
+            };
+            let mut state = self.state();
+            if let Some(layer) = &entry.layer {
+                if state.lost.contains(&layer.id) {
+                    continue;
+                }
+                for form in &layer.forms {
+                    state.blobs.insert(form.blob.digest, layer.id);
+                }
+                let known = Known {
+                    layer: layer.clone(),
+                    place: at,
+                };
+                let better = state
+                    .layers
+                    .get(&layer.id)
+                    .is_none_or(|before| before.layer.forms.len() < known.layer.forms.len());
+                if better {
+                    state.layers.insert(layer.id, known);
+                }
+            }
+            let found = Found { entry, place: at };
+            state.answers.insert(*key, Some(found.clone()));
+            return Some(found);
+        }
+        self.state().answers.insert(*key, None);
+        None
+    }
+
+    /// Returns what an image of a place's name says of a key. The image is read once.
+    fn record(&self, client: &Client, at: usize, key: &CacheKey) -> Option<Entry> {
+        if let Some(records) = &self.state().records[at] {
+            return records.get(key).cloned();
+        }
+        let place = &self.places[at];
+        let records = match place.records(client) {
+            Ok(Ok(records)) => records,
+            Ok(Err(what)) => {
+                self.warn(format!(
+                    "{} {what}, whose keys mean something else: nothing of it is used",
+                    place.name()
+                ));
+                Vec::new()
+            }
+            // What cannot be read inside an image is not there; entries are asked for all the same.
+            Err(_) => Vec::new(),
+        };
+        let records: HashMap<CacheKey, Entry> = records
+            .into_iter()
+            .map(|entry| (entry.key, entry))
+            .collect();
+        let found = records.get(key).cloned();
+        self.state().records[at] = Some(records);
+        found
+    }
+
+    /// Returns the packed form of a layer that is elsewhere.
+    pub fn packed(&self, layer: &LayerId, form: LayerForm) -> Option<PackedForm> {
+        let state = self.state();
+        let known = state.layers.get(layer)?;
+        let mut forms = known.layer.forms.iter();
+        forms.find(|packed| packed.form == form).cloned()
+    }
+
+    /// Returns a form of a layer that says all that its files are, times as well.
+    pub fn packed_in_any_form(&self, layer: &LayerId) -> Option<PackedForm> {
+        let state = self.state();
+        let known = state.layers.get(layer)?;
+        let mut forms = known.layer.forms.iter();
+        forms.find(|packed| packed.form.clamp.is_none()).cloned()
+    }
+
+    /// Returns the layer and form of a blob that is elsewhere.
+    pub fn form_of(&self, blob: &Digest) -> Option<(LayerId, PackedForm)> {
+        let state = self.state();
+        let id = state.blobs.get(blob)?;
+        let forms = &state.layers.get(id)?.layer.forms;
+        let form = forms.iter().find(|form| form.blob.digest == *blob)?;
+        Some((*id, form.clone()))
+    }
+
+    /// Returns all entries that were found for a layer.
+    pub fn entries_of(&self, layer: &LayerId) -> Vec<Entry> {
+        let state = self.state();
+        let found = state.answers.values().flatten();
+        found
+            .filter(|found| {
+                found
+                    .entry
+                    .layer
+                    .as_ref()
+                    .is_some_and(|own| own.id == *layer)
+            })
+            .map(|found| found.entry.clone())
+            .collect()
+    }
+
+    /// Returns the repository that has a blob, where a registry has it.
+    pub fn repository_of(&self, blob: &Digest) -> Option<ImageRef> {
+        let state = self.state();
+        let id = state.blobs.get(blob)?;
+        let place = state.layers.get(id)?.place;
+        self.places[place].repository().cloned()
+    }
+
+    /// Opens a blob. Where it cannot be had, or turns out to be another one, its layer is lost.
+    pub fn open(
+        &self,
+        client: &Client,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + Send>, CacheError> {
+        let (layer, place) = {
+            let state = self.state();
+            let layer = state.blobs.get(&blob.digest).copied();
+            let layer = layer.ok_or(CacheError::Gone(blob.digest))?;
+            (layer, state.layers[&layer].place)
+        };
+        match self.places[place].blob(client, blob) {
+            Ok(reader) => Ok(Box::new(Watched {
+                reader,
+                layer,
+                cancel: self.cancel.clone(),
+                state: self.state.clone(),
+            })),
+            Err(error) => {
+                self.lose(layer);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the forms of a layer that is elsewhere, to be given to another place.
+    pub fn to_publish(&self, client: &Client, layer: &LayerId) -> Vec<ToPublish> {
+        let Some(known) = self.state().layers.get(layer).cloned() else {
+            return Vec::new();
+        };
+        let place = &self.places[known.place];
+        let repository = place.repository().cloned();
+        let forms = known.layer.forms.into_iter();
+        forms
+            .map(|form| {
+                let (client, place, blob) = (client.clone(), place.clone(), form.blob.clone());
+                ToPublish {
+                    form,
+                    open: Arc::new(move |offset| {
+                        let mut reader = place.blob(&client, &blob).map_err(io::Error::other)?;
+                        io::copy(&mut (&mut reader).take(offset), &mut io::sink())?;
+                        Ok(reader)
+                    }),
+                    mount_from: repository.clone(),
+                }
+            })
+            .collect()
+    }
+
+    /// Tells whether an entry speaks of a layer, be its files anywhere or not.
+    pub fn is_promised(&self, layer: &LayerId) -> bool {
+        self.state().layers.contains_key(layer)
+    }
+
+    /// Notes that a layer cannot be had.
+    pub fn lose(&self, layer: LayerId) {
+        lose(&self.state, &self.cancel, layer);
+    }
+
+    /// Returns the keys whose entries promised what was lost since the last call; they are misses from now on.
+    pub fn forget_lost(&self) -> Vec<CacheKey> {
+        let mut state = self.state();
+        let lost = std::mem::take(&mut state.newly_lost);
+        let mut keys = Vec::new();
+        for layer in lost {
+            if let Some(known) = state.layers.remove(&layer) {
+                for form in &known.layer.forms {
+                    state.blobs.remove(&form.blob.digest);
+                }
+            }
+            for (key, answer) in &mut state.answers {
+                let promised = answer
+                    .as_ref()
+                    .and_then(|found| found.entry.layer.as_ref())
+                    .is_some_and(|own| own.id == layer);
+                if promised {
+                    *answer = None;
+                    keys.push(*key);
+                }
+            }
+        }
+        keys
+    }
+
+    fn silence(&self, at: usize, error: &CacheError) {
+        let mut state = self.state();
+        if self.cancel.is_cancelled() || std::mem::replace(&mut state.silent[at], true) {
+            return;
+        }
+        drop(state);
+        let mut warning = Diagnostic::warning(format!(
+            "the cache {} cannot be read, and is left out",
+            self.places[at].name()
+        ))
+        .caused_by(error);
+        warning.hints.extend(error.hint());
+        self.events.emit(Event::Diagnostic(warning));
+    }
+
+    fn warn(&self, text: String) {
+        self.events
+            .emit(Event::Diagnostic(Diagnostic::warning(text)));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lose(state: &Mutex<State>, cancel: &Cancel, layer: LayerId) {
+    // Whatever fails after the end of the build fails because of that.
+    if cancel.is_cancelled() {
+        return;
+    }
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if state.lost.insert(layer) {
+        state.newly_lost.push(layer);
+    }
+}
+
+/// Notes where a blob cannot be read.
+struct Watched {
+    reader: Box<dyn Read + Send>,
+    layer: LayerId,
+    cancel: Cancel,
+    state: Arc<Mutex<State>>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                lose(&self.state, &self.cancel, self.layer);
+            }
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! Where steps that were performed elsewhere are looked up, and where those performed here are published.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{Compression, ImageRef};
+
+/// A place that several machines share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CachePlace {
+    /// `type=registry,ref=REPOSITORY[:SCOPE]`: one small image for each step, and cache records inside an image of that name.
+    Registry { image: ImageRef },
+    /// `type=local,src=DIRECTORY`, `type=local,dest=DIRECTORY`
+    Directory { path: PathBuf },
+}
+
+impl fmt::Display for CachePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CachePlace::Registry { image } => f.write_str(&image.familiar()),
+            CachePlace::Directory { path } => write!(f, "`{}`", path.display()),
+        }
+    }
+}
+
+/// `--cache-from`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheFrom {
+    pub place: CachePlace,
+    /// Keeps the entries of several uses of one place apart.
+    pub scope: CacheScope,
+}
+
+/// `--cache-to`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheTo {
+    Place {
+        place: CachePlace,
+        scope: CacheScope,
+        mode: CacheMode,
+        /// Of layers that no output wants; those of outputs are published as they are.
+        compression: Compression,
+        /// A place that takes nothing fails no build.
+        ignore_error: bool,
+    },
+    /// `type=inline`: records inside the image itself.
+    Inline,
+}
+
+/// Which layers are published. Records of all steps are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    /// Those of the result.
+    #[default]
+    Min,
+    /// Those of every step.
+    Max,
+}
+
+/// The first part of the names of entries: valid in a tag, and short enough to leave room for a key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CacheScope(String);
+
+impl CacheScope {
+    /// What a scope is called where nobody named it.
+    pub const DEFAULT: &str = "cache";
+    /// Tags have 128 characters, a key and what is around it need 72.
+    const MOST: usize = 56;
+
+    /// Makes a scope of any text, such as the name of a branch: what a tag cannot hold is written otherwise. Two texts give two scopes.
+    pub fn new(text: &str) -> CacheScope {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let fits = text.len() <= CacheScope::MOST
+            && text.starts_with(is_word)
+            && text.chars().all(|c| is_word(c) || matches!(c, '.' | '-'));
+        if fits {
+            return CacheScope(text.to_owned());
+        }
+        let digest = super::Digest::of(text.as_bytes()).hex();
+        let readable: String = text
+            .chars()
+            .map(|c| if is_word(c) { c } else { '_' })
+            .take(CacheScope::MOST - 17)
+            .collect();
+        let readable = match readable.is_empty() {
+            true => "_".to_owned(),
+            false => readable,
+        };
+        CacheScope(format!("{readable}.{}", &digest[..16]))
+    }
+
+    /// Returns its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for CacheScope {
+    fn default() -> CacheScope {
+        CacheScope(CacheScope::DEFAULT.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_fit_into_tags_and_stay_apart() {
+        let check = |text: &str, expected: &str| {
+            let scope = CacheScope::new(text);
+            assert_eq!(scope.as_str(), expected, "{text}");
+            let tag = format!("example.com/a:{}-mount-{}", scope.as_str(), "0".repeat(64));
+            tag.parse::<ImageRef>().unwrap();
+        };
+        check("main", "main");
+        check("v1.2-rc_3", "v1.2-rc_3");
+        check("feature/x", "feature_x.217d2bf51f16e9dc");
+        check("feature:x", "feature_x.75eec165521e8ecf");
+        check(".hidden", "_hidden.1692419006a88aab");
+        check("", "_.e3b0c44298fc1c14");
+        check(&"x".repeat(56), &"x".repeat(56));
+        check(
+            &"x".repeat(57),
+            &format!("{}.ae14a2563ccf969d", "x".repeat(39)),
+        );
+    }
+}

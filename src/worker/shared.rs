@@ -1,0 +1,293 @@
+//! Caches that machines share, as a worker meets them: steps that were performed elsewhere, layers that are still there, and what
+//! this machine gives.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use crate::cache::{
+    CacheError, Entry, EntryLayer, PackedForm, Publication, ToPublish, put_records,
+};
+use crate::image::ImageConfig;
+use crate::registry::{Client, RegistryError};
+use crate::solve::{StepError, StepResult};
+use crate::store::{Packed, Record, StoreError};
+use crate::vocab::{
+    CacheKey, Cancel, Compression, Descriptor, ExitCode, ImageRef, KeyComponent, LayerForm, LayerId,
+};
+
+use super::Machine;
+use super::base::{Blob, Guarded};
+
+/// Shared caches of a build.
+#[derive(Default)]
+pub struct Caches {
+    /// Asked in order.
+    pub from: Vec<crate::cache::Place>,
+    pub to: Vec<Publication>,
+    /// Of layers that no output wants.
+    pub compression: Compression,
+    /// Whether layers of all steps are given, and not only those of the result.
+    pub all_layers: bool,
+    /// Whether images hold the records of their steps.
+    pub inline: bool,
+}
+
+impl Machine<'_> {
+    /// Returns a client for look-ups: before steps are executed, it starts no thread.
+    fn asking(&self) -> Result<&Client, RegistryError> {
+        match self.driver.get() {
+            None => Ok(&self.early),
+            Some(_) => self.client(),
+        }
+    }
+
+    /// Looks a key up in the caches that machines share.
+    pub(super) fn shared_lookup(
+        &self,
+        key: &CacheKey,
+        components: &[KeyComponent],
+        again: bool,
+    ) -> Option<StepResult> {
+        if self.shared.is_empty() {
+            return None;
+        }
+        // A client that cannot be made fails the build where it needs one.
+        let client = self.asking().ok()?;
+        let (entry, place) = match again {
+            false => self.shared.look_up(client, key, components),
+            true => self.shared.look_up_again(client, key, components),
+        }?;
+        let result = StepResult {
+            id: entry.result,
+            layer: entry.layer.as_ref().map(|layer| layer.id),
+            created: entry.created,
+            size: entry.size,
+        };
+        self.publisher.note(entry, Some(place));
+        Some(result)
+    }
+
+    /// Notes a result of this machine for those who share its caches.
+    pub(super) fn note(&self, key: &CacheKey, record: &Record) {
+        if !self.publisher.takes_notes() {
+            return;
+        }
+        let entry = Entry {
+            key: *key,
+            components: record.components.clone(),
+            description: record.description.clone(),
+            result: record.result,
+            layer: record.layer.map(|id| EntryLayer {
+                id,
+                forms: Vec::new(),
+            }),
+            created: record.created,
+            size: record.size,
+        };
+        self.publisher.note(entry, None);
+    }
+
+    /// Returns the forms in which a layer is packed: those of outputs where it leaves the build, and the one that is shared.
+    pub(super) fn forms_of(&self, leaves: bool) -> Vec<LayerForm> {
+        let mut forms = match leaves {
+            true => self.setup.forms.clone(),
+            false => Vec::new(),
+        };
+        if let Some(shared) = self.shared_form()
+            && !forms.contains(&shared)
+        {
+            forms.push(shared);
+        }
+        forms
+    }
+
+    /// Returns the form in which layers are shared: whole, times as well. One that an output wants costs nothing.
+    fn shared_form(&self) -> Option<LayerForm> {
+        if self.publisher.is_empty() {
+            return None;
+        }
+        let mut forms = self.setup.forms.iter();
+        let whole = forms.find(|form| form.clamp.is_none());
+        Some(
+            whole
+                .copied()
+                .unwrap_or(self.setup.caches.compression.into()),
+        )
+    }
+
+    /// Tells whether layers of all steps are packed, and not only those of outputs.
+    pub fn packs_all_layers(&self) -> bool {
+        !self.publisher.is_empty() && self.setup.caches.all_layers
+    }
+
+    /// Tells whether any layer is packed.
+    pub fn packs_layers(&self) -> bool {
+        !self.setup.forms.is_empty() || !self.publisher.is_empty()
+    }
+
+    /// Returns a layer's packed form, here or elsewhere.
+    pub fn packed(&self, id: &LayerId, form: LayerForm) -> Result<Option<Packed>, StoreError> {
+        if let Some(packed) = self.store.packed(id, form)? {
+            return Ok(Some(packed));
+        }
+        Ok(self.shared.packed(id, form).map(packed_of))
+    }
+
+    /// Tells whether a layer has every form in which it leaves the build, or in which it is shared.
+    pub fn is_packed(&self, id: &LayerId, leaves: bool) -> bool {
+        if !leaves && self.shared.packed_in_any_form(id).is_some() {
+            return true;
+        }
+        let mut forms = self.forms_of(leaves).into_iter();
+        forms.all(|form| matches!(self.packed(id, form), Ok(Some(_))))
+    }
+
+    /// Tells whether a layer is in a shared cache, and not here.
+    pub fn is_elsewhere(&self, id: &LayerId) -> bool {
+        !self.store.has_layer(id) && self.shared.is_promised(id)
+    }
+
+    /// Sends a layer of this machine on its way to the caches that it is given to. Nothing happens where a form is missing.
+    pub fn offer(&self, id: &LayerId, leaves: bool) -> Result<(), StepError> {
+        if self.publisher.is_empty() || self.publisher.has_layer(id) {
+            return Ok(());
+        }
+        let client = self.client().map_err(|error| registry_failed(&error))?;
+        let mut forms = Vec::new();
+        for form in self.forms_of(leaves) {
+            let packed = self.store.packed(id, form);
+            let Some(packed) = packed.map_err(|error| Machine::store_failed(&error))? else {
+                continue;
+            };
+            let (store, digest) = (self.store.clone(), packed.blob.digest);
+            forms.push(ToPublish {
+                form: PackedForm {
+                    form,
+                    diff_id: packed.diff_id,
+                    blob: packed.blob,
+                    uncompressed_size: packed.uncompressed_size,
+                },
+                open: Arc::new(move |offset| {
+                    let file = store.blob(&digest).map_err(io::Error::other)?;
+                    let mut file = file.ok_or(io::ErrorKind::NotFound)?;
+                    file.seek(SeekFrom::Start(offset))?;
+                    Ok(Box::new(file) as Box<dyn Read + Send>)
+                }),
+                mount_from: None,
+            });
+        }
+        if forms.is_empty() {
+            forms = self.shared.to_publish(client, id);
+        }
+        self.publisher.layer_ready(client, *id, forms);
+        Ok(())
+    }
+
+    /// Gives the rest to the caches and waits for it. Returns what went wrong, place by place, and the bytes of layers offered.
+    #[expect(clippy::type_complexity, reason = "said in words above")]
+    pub fn finish_publishing(
+        &self,
+    ) -> Result<(Vec<(&Publication, CacheError)>, u64), RegistryError> {
+        Ok(self.publisher.finish(self.client()?))
+    }
+
+    /// Writes what is known of the steps into an image's config, where that is wanted.
+    pub fn put_records(&self, config: &mut ImageConfig, layers: &[Option<(LayerId, PackedForm)>]) {
+        if self.setup.caches.inline {
+            put_records(config, &self.publisher.entries(), layers);
+        }
+    }
+
+    /// Tells whether anything is given to caches.
+    pub fn publishes(&self) -> bool {
+        !self.publisher.is_empty()
+    }
+
+    /// Tells whether layers that caches promised turned out to be lost. They are forgotten: what needs them is performed.
+    pub fn forget_lost_layers(&self) -> bool {
+        let keys = self.shared.forget_lost();
+        self.publisher.replace(&keys);
+        !keys.is_empty()
+    }
+
+    /// Returns the repository that has a blob, where a cache in a registry has it.
+    pub fn shared_repository(&self, blob: &Descriptor) -> Option<ImageRef> {
+        self.shared.repository_of(&blob.digest)
+    }
+
+    /// Brings a blob of a shared cache into the store; `false` if none has it.
+    pub fn fetch_shared(&self, blob: &Descriptor, cancel: &Cancel) -> Result<bool, StepError> {
+        let Some((layer, form)) = self.shared.form_of(&blob.digest) else {
+            return Ok(false);
+        };
+        if self.store.blob_size(&form.blob.digest) == Some(form.blob.size) {
+            return Ok(true);
+        }
+        let reader = self.open_shared(&form)?;
+        let copied = io::copy(&mut Guarded::new(reader.clone(), cancel), &mut io::sink());
+        copied.and_then(|_| reader.finish()).map_err(|error| {
+            StepError::new(
+                ExitCode::Source,
+                format!("cannot fetch layer {} of the cache", blob.digest),
+            )
+            .caused_by(&error)
+        })?;
+        self.remember_shared(&layer, &form)?;
+        Ok(true)
+    }
+
+    /// Opens a blob of a shared cache, which is kept in the store while it is read.
+    pub(super) fn open_shared(&self, form: &PackedForm) -> Result<Blob, StepError> {
+        let keep = self.store.blob_writer();
+        let keep = keep.map_err(|error| Machine::store_failed(&error))?;
+        let client = self.client().map_err(|error| registry_failed(&error))?;
+        let reader = self.shared.open(client, &form.blob).map_err(|error| {
+            StepError::new(
+                ExitCode::Source,
+                format!("cannot fetch layer {} of the cache", form.blob.digest),
+            )
+            .caused_by(&error)
+        })?;
+        Ok(Blob::new(reader, Some(keep), false, &form.blob))
+    }
+
+    /// Remembers here what a cache said of a layer whose blob is here now.
+    pub(super) fn remember_shared(
+        &self,
+        layer: &LayerId,
+        form: &PackedForm,
+    ) -> Result<(), StepError> {
+        let remember = || {
+            let packed = packed_of(form.clone());
+            self.store.put_packed(layer, form.form, &packed)?;
+            for entry in self.shared.entries_of(layer) {
+                let record = Record {
+                    result: entry.result,
+                    layer: Some(*layer),
+                    created: entry.created,
+                    size: entry.size,
+                    description: entry.description,
+                    components: entry.components,
+                    duration_ms: 0,
+                    alias_of: None,
+                };
+                self.store.put_record(&entry.key, &record)?;
+            }
+            Ok(())
+        };
+        remember().map_err(|error| Machine::store_failed(&error))
+    }
+}
+
+fn packed_of(form: PackedForm) -> Packed {
+    Packed {
+        diff_id: form.diff_id,
+        blob: form.blob,
+        uncompressed_size: form.uncompressed_size,
+        members: Vec::new(),
+    }
+}
+
+fn registry_failed(error: &RegistryError) -> StepError {
+    StepError::new(ExitCode::Export, "the registry cannot be used").caused_by(error)
+}
