@@ -7,6 +7,7 @@
 mod bases;
 mod caches;
 mod check;
+mod content;
 mod contexts;
 mod deliver;
 mod entering;
@@ -34,12 +35,14 @@ use crate::worker::Machine;
 pub use crate::plan::OutlineMount;
 pub use bases::{Resolver, TaskIds};
 pub use check::{Checked, OutlinedTarget, Target, check, outline, targets};
+pub use content::content_tag;
 pub use failure::Failure;
 pub use forecast::{ForecastStep, Outlook, forecast};
 pub use import::{Import, import};
 pub use stored::export_of;
 pub use transfer::{pull, push};
 
+use content::Signature;
 use inputs::Inputs;
 use remotes::Remotes;
 
@@ -71,6 +74,19 @@ pub fn build(
         cancel,
     );
     declare(&graph, events);
+    let signature = match request.content_tag {
+        true => Some(Signature::of(request, &graph, &machine, cancel)?),
+        false => None,
+    };
+    if let Some(signature) = &signature
+        && let Some(delivered) =
+            content::retag(request, &graph, signature, &client, events, &tasks)?
+    {
+        announce_cached(&graph, events);
+        let summary = delivered.summary(&graph, None, &store, started.elapsed());
+        events.emit(Event::Done(summary.clone()));
+        return Ok(summary);
+    }
     let mut has_entered = false;
     let (solution, delivered) = loop {
         let known = probe(&graph, &machine);
@@ -91,7 +107,15 @@ pub fn build(
         let delivered = solved.and_then(|solution| {
             let images = images::assemble(request, &inputs, &graph, &solution, &machine)?;
             let delivered = deliver::deliver(
-                request, &graph, &solution, &machine, images, events, &tasks, cancel,
+                request,
+                &graph,
+                &solution,
+                &machine,
+                images,
+                signature.as_ref(),
+                events,
+                &tasks,
+                cancel,
             )?;
             caches::publish(&graph, &solution, &machine, events, &tasks)?;
             Ok((solution, delivered))
@@ -108,7 +132,7 @@ pub fn build(
             Err(failure) => return Err(failure),
         }
     };
-    let summary = delivered.summary(&graph, &solution, &store, started.elapsed());
+    let summary = delivered.summary(&graph, Some(&solution), &store, started.elapsed());
     events.emit(Event::Done(summary.clone()));
     Ok(summary)
 }

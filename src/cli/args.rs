@@ -50,6 +50,8 @@ pub(super) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<Build>),
+    /// Print the tag that `build --content-tag` gives the result, without building
+    Digest(Box<Build>),
     /// Say what a build would do, and why what is not in the cache is not
     Plan(Box<Plan>),
     /// Bring an image from a registry into the state directory
@@ -121,6 +123,9 @@ pub(super) struct Build {
     pub(super) no_cache_filter: Vec<String>,
     #[command(flatten)]
     pub(super) caches: Caches,
+    /// Tag what is pushed with a hash of all that it is built from too; where the registry has that tag, only name it and end
+    #[arg(long, env = "BUILDER_CONTENT_TAG")]
+    pub(super) content_tag: bool,
     /// Name another build context: a directory, docker-image://REF, oci-layout://PATH[:TAG], a git or http URL, target:STAGE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) build_context: Vec<String>,

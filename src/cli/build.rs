@@ -2,11 +2,32 @@
 
 use crate::pipeline::{self, Failure};
 use crate::ui;
-use crate::vocab::{Cancel, Event};
+use crate::vocab::{Cancel, Event, ProgressMode};
 
 use super::args::{Build, Global};
 use super::check;
+use super::print;
 use super::request::{Machine, request};
+
+/// `builder digest`: its result is the only line on standard output.
+pub(super) fn digest(global: &Global, args: Build) -> Result<(), Failure> {
+    let (request, progress) = request(global, args, Machine::this())?;
+    let display = ui::display(match progress {
+        ProgressMode::Auto => ProgressMode::Quiet,
+        asked => asked,
+    });
+    let tag = pipeline::content_tag(&request, display.as_ref()).map_err(|failure| {
+        for diagnostic in &failure.diagnostics {
+            display.emit(Event::Diagnostic(diagnostic.clone()));
+        }
+        Failure {
+            diagnostics: Vec::new(),
+            ..failure
+        }
+    })?;
+    print(&format!("{tag}\n"));
+    Ok(())
+}
 
 pub(super) fn run(global: &Global, args: Build) -> Result<(), Failure> {
     if let Some(call) = check::call(&args)? {

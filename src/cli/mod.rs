@@ -61,6 +61,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let global = args.global;
     match args.command {
         Command::Build(build) => build::run(&global, *build),
+        Command::Digest(build) => build::digest(&global, *build),
         Command::Plan(plan) => forecast::run(&global, *plan),
         Command::Debug(debug) => debug::run(&debug),
         Command::Pull(pull) => registry::pull(&global, &pull),

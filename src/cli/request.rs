@@ -151,6 +151,7 @@ pub(super) fn request(
         outputs,
         cache_from,
         cache_to,
+        content_tag: args.content_tag,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
         source_date_epoch: std::env::var("SOURCE_DATE_EPOCH")

@@ -10,12 +10,12 @@ use crate::plan::{
     plan as plan_graph,
 };
 use crate::registry::{Client, Threads};
-use crate::store::Store;
+use crate::store::{Record, Store};
 use crate::vocab::{
     BuildRequest, Descriptor, Diagnostic, DiffId, Digest, Event, EventSink, ExitCode, ImageRef,
-    Platform, VertexId,
+    KeyBuilder, Platform, ResultId, VertexId,
 };
-use crate::worker::open_layout_file;
+use crate::worker::{now, open_layout_file};
 
 use super::Failure;
 use super::failure;
@@ -240,20 +240,10 @@ impl Resolver<'_> {
             });
         }
         let vertex = tasks.start(format!("resolve {}", image.familiar()), events);
-        let resolved = self.client.resolve(image).map_err(|error| {
-            let failure = source(
-                format!("cannot find the image {}", image.familiar()),
-                &error,
-                error.hint(),
-            );
-            events.emit(Event::Failed {
-                vertex,
-                message: failure.diagnostics[0].message.clone(),
-            });
-            failure
-        })?;
-        let found = self.base(key, resolved.descriptor, &mut |descriptor| {
-            fetch(self.client, image, descriptor)
+        let found = self.ask(image).and_then(|top| {
+            self.base(key, top, &mut |descriptor| {
+                fetch(self.client, image, descriptor)
+            })
         });
         match &found {
             Ok(_) => events.emit(Event::Finished { vertex }),
@@ -263,6 +253,47 @@ impl Resolver<'_> {
             }),
         }
         found
+    }
+
+    /// Asks the registry what a name stands for. What it stood for last time is most likely at hand, and a HEAD enough; of a name
+    /// that was never asked for the manifest is wanted in any case.
+    fn ask(&self, image: &ImageRef) -> Result<Descriptor, Failure> {
+        let not_found = |error: crate::registry::RegistryError| {
+            let what = format!("cannot find the image {}", image.familiar());
+            source(what, &error, error.hint())
+        };
+        let key = KeyBuilder::new("resolved")
+            .add("image", &image.to_string())
+            .finish();
+        // Whatever goes wrong with a hint, there is none.
+        let last = self.store.record(&key.0).ok().flatten();
+        let last = last.map(|record| record.result.0);
+        let top = match last {
+            Some(_) => self.client.resolve(image).map_err(not_found)?.descriptor,
+            None => {
+                let fetched = self.client.manifest(image).map_err(not_found)?;
+                self.store
+                    .put_blob(&fetched.bytes)
+                    .map_err(|error| failure::store(&error))?;
+                fetched.descriptor
+            }
+        };
+        if last != Some(top.digest) {
+            let record = Record {
+                result: ResultId(top.digest),
+                layer: None,
+                created: now(),
+                size: 0,
+                duration_ms: 0,
+                description: format!("resolved: {}", image.familiar()),
+                components: key.1,
+                alias_of: None,
+            };
+            self.store
+                .put_record(&key.0, &record)
+                .map_err(|error| failure::store(&error))?;
+        }
+        Ok(top)
     }
 
     /// Goes from the descriptor that a name stands for to the platform's manifest and config.

@@ -16,10 +16,7 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
     for from in &request.cache_from {
         caches.from.push(Place::new(&from.place, &from.scope));
     }
-    // What BuildKit's images are asked for with.
-    let argument = request.build_args.iter().rev();
-    let mut argument = argument.filter(|(name, _)| name == "BUILDKIT_INLINE_CACHE");
-    caches.inline = argument.next().is_some_and(|(_, value)| is_true(value));
+    caches.inline = writes_records(request);
     for to in &request.cache_to {
         let CacheTo::Place {
             place,
@@ -29,7 +26,6 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
             ignore_error,
         } = to
         else {
-            caches.inline = true;
             continue;
         };
         caches.to.push(Publication {
@@ -40,6 +36,13 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
         caches.all_layers |= *mode == CacheMode::Max;
     }
     caches
+}
+
+/// Tells whether images hold the records of their steps: as `--cache-to type=inline` or BuildKit's build argument has it.
+pub(super) fn writes_records(request: &BuildRequest) -> bool {
+    let mut arguments = request.build_args.iter().rev();
+    let argument = arguments.find(|(name, _)| name == "BUILDKIT_INLINE_CACHE");
+    request.cache_to.contains(&CacheTo::Inline) || argument.is_some_and(|(_, value)| is_true(value))
 }
 
 /// Tells whether a build argument's text switches something on.

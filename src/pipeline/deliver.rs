@@ -16,6 +16,7 @@ use crate::vocab::{
 };
 use crate::worker::Machine;
 
+use super::content::Signature;
 use super::images::{Form, Images};
 use super::{Failure, TaskIds, failure};
 
@@ -38,10 +39,10 @@ pub(super) fn needs_blobs(request: &BuildRequest) -> bool {
 
 /// What was delivered.
 pub(super) struct Delivered {
-    /// In the form of the first output that is an image.
-    images: Vec<ExportedImage>,
-    top: Option<Descriptor>,
-    names: Vec<ImageRef>,
+    /// In the form of the first output that is an image; none where only their index is known.
+    pub(super) images: Vec<ExportedImage>,
+    pub(super) top: Option<Descriptor>,
+    pub(super) names: Vec<ImageRef>,
 }
 
 #[expect(
@@ -54,6 +55,7 @@ pub(super) fn deliver(
     solution: &Solution,
     machine: &Machine<'_>,
     images: Vec<Images>,
+    signature: Option<&Signature>,
     events: &dyn EventSink,
     tasks: &TaskIds,
     cancel: &Cancel,
@@ -99,6 +101,14 @@ pub(super) fn deliver(
                     keep_image(machine.store(), &export)?;
                 }
                 if *push {
+                    let mut all = names.clone();
+                    if let (Some(signature), Some(form)) = (signature, Form::of(output)) {
+                        all.extend(signature.names(form, names));
+                    }
+                    let export = Export {
+                        names: &all,
+                        ..export
+                    };
                     push_image(graph, solution, machine, &export, &blobs, &task, cancel)?;
                 }
                 delivered.names.extend(names.iter().cloned());
@@ -338,7 +348,7 @@ impl Delivered {
     }
 
     /// Writes `--iidfile` and `--metadata-file`.
-    fn write_files(&self, request: &BuildRequest) -> Result<(), Failure> {
+    pub(super) fn write_files(&self, request: &BuildRequest) -> Result<(), Failure> {
         let write = |path: &Path, text: &[u8]| {
             std::fs::write(path, text).map_err(|error| {
                 Failure::new(
@@ -377,22 +387,23 @@ impl Delivered {
         Ok(())
     }
 
-    /// Returns what is told at the end.
+    /// Returns what is told at the end. Without a solution nothing had to be known of the steps.
     pub(super) fn summary(
         &self,
         graph: &Graph,
-        solution: &Solution,
+        solution: Option<&Solution>,
         store: &Store,
         elapsed: Duration,
     ) -> Summary {
         let counted = |op: &Op| matches!(op, Op::Run(_) | Op::Copy(_) | Op::Workdir(_));
-        let steps = graph
-            .steps
-            .iter()
-            .zip(&solution.cached)
-            .filter(|(step, _)| counted(&step.op));
-        let cached = steps.clone().filter(|(_, cached)| **cached).count();
+        let steps = || {
+            let steps = graph.steps.iter().enumerate();
+            steps.filter(|(_, step)| counted(&step.op))
+        };
+        let is_cached = |at: usize| solution.is_none_or(|solution| solution.cached[at]);
+        let cached = steps().filter(|(at, _)| is_cached(*at)).count();
         let size = |root| {
+            let solution = solution?;
             solution
                 .chain(graph, root)
                 .iter()
@@ -429,7 +440,7 @@ impl Delivered {
         Summary {
             id: self.id(),
             images,
-            steps: steps.count(),
+            steps: steps().count(),
             cached,
             elapsed,
         }

@@ -34,6 +34,7 @@ mod probe;
 mod readings;
 mod result;
 mod schedule;
+mod signature;
 mod worker;
 
 pub use forecast::{Forecast, forecast};
@@ -41,6 +42,7 @@ pub use probe::probe;
 pub use readings::{Reading, readings};
 pub use result::{ChainLayer, Solution, StepError, StepResult, chain};
 pub use schedule::{Packing, Schedule, run};
+pub use signature::signatures;
 pub use worker::{Held, Job, Worker};
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ pub struct BuildRequest {
     /// Asked in this order where the state directory knows nothing of a step.
     pub cache_from: Vec<CacheFrom>,
     pub cache_to: Vec<CacheTo>,
+    /// Whether a pushed result gets a name made of what it is built from, and is looked for under it first.
+    pub content_tag: bool,
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH` of the environment; the build argument of that name goes before it.

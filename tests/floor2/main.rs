@@ -8,6 +8,7 @@ mod attacks;
 mod cache;
 mod check;
 mod command;
+mod content;
 mod contexts;
 mod copy;
 mod drivers;

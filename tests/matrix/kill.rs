@@ -30,8 +30,13 @@ fn check(name: &str) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut killed = BTreeMap::<String, u64>::new();
     for round in 0..KILLS {
-        let building = build(&bench);
-        std::thread::sleep(Duration::from_millis(random.below(window)));
+        let mut building = build(&bench);
+        // Every other one when a step runs: on some rungs most of a build goes by before and after.
+        let delay = match round % 2 {
+            0 => window,
+            _ => building.wait_for_a_step(window),
+        };
+        std::thread::sleep(Duration::from_millis(random.below(delay)));
         let victims = building.processes();
         if !victims.is_empty() {
             let (pid, what) = &victims[random.below(victims.len() as u64) as usize];
@@ -124,6 +129,17 @@ impl Building<'_> {
         let metadata = fs::read(self.bench.out().join("metadata.json")).ok()?;
         let metadata: Value = serde_json::from_slice(&metadata).ok()?;
         Some(metadata["containerimage.digest"].as_str()?.to_owned())
+    }
+
+    /// Waits until a step runs. Returns within how many milliseconds from there to strike.
+    fn wait_for_a_step(&mut self, window: u64) -> u64 {
+        while self.processes().len() < 2 {
+            if self.child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (window / 8).max(1)
     }
 
     /// Returns the processes of the build, by what they are.

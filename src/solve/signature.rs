@@ -1,0 +1,37 @@
+//! Names for what a graph will make, without making any of it.
+
+use crate::plan::{Graph, StepId};
+use crate::vocab::{ResultId, Timestamp};
+
+use super::probe::{definition, given};
+use super::{StepError, StepResult, Worker};
+
+/// Returns, for each step, a name that is made of its op and the names of its inputs: equal names are steps that do the same to the
+/// same files. Nothing is looked up and nothing executed; files that are copied from the host are read.
+///
+/// A result's ID says more (which execution of a run it was) and is known only after the step was performed or found.
+pub fn signatures<W: Worker>(
+    graph: &Graph,
+    worker: &W,
+) -> Result<Vec<ResultId>, (StepId, StepError)> {
+    let mut results: Vec<StepResult> = Vec::with_capacity(graph.steps.len());
+    for (at, step) in graph.steps.iter().enumerate() {
+        let result = match given(step) {
+            Some(given) => given,
+            None => {
+                let input = |step: StepId| &results[step.0];
+                let definition =
+                    definition(graph, step, &input, worker).map_err(|error| (StepId(at), error))?;
+                let result = StepResult {
+                    id: ResultId(definition.key.0.0),
+                    layer: None,
+                    created: Timestamp::default(),
+                    size: 0,
+                };
+                definition.placed(result)
+            }
+        };
+        results.push(result);
+    }
+    Ok(results.into_iter().map(|result| result.id).collect())
+}
