@@ -94,7 +94,7 @@ pub(super) struct Build {
     /// Dockerfile: a path, a URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Name the image, and keep it in the state directory
+    /// Name the image, and keep it in the state directory unless it is pushed
     #[arg(short, long, value_name = "REF")]
     pub(super) tag: Vec<String>,
     /// Stage to build [default: the last]

@@ -10,7 +10,8 @@ use super::fields::Fields;
 use super::request::image;
 use super::usage;
 
-/// Returns every output of a build. With none asked for, and wherever `-t` is given, the state directory keeps the image.
+/// Returns every output of a build. With none asked for the state directory keeps the image, and with `-t` unless it is pushed:
+/// what is pushed need not come here.
 pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>, Failure> {
     let mut outputs = args
         .output
@@ -26,7 +27,10 @@ pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>
             _ => outputs.push(image_output(tags.to_vec(), false, true)),
         }
     }
-    let keep = args.load || args.output.is_empty() && !args.push || !tags.is_empty();
+    let is_pushed = outputs
+        .iter()
+        .any(|output| matches!(output, OutputSpec::Image { push: true, .. }));
+    let keep = args.load || !is_pushed && (args.output.is_empty() || !tags.is_empty());
     if keep {
         match outputs
             .iter_mut()

@@ -145,7 +145,7 @@ fn where_bytes_are_wanted_or_the_cache_is_not_the_build_is_performed() {
         .build(&["--content-tag", "--output", &output])
         .succeeds();
     let second = machine(&registry);
-    let ran = second.build(&["--content-tag", "--output", &output, "-t", "kept"]);
+    let ran = second.build(&["--content-tag", "--output", &output, "--load"]);
     assert_eq!(ran.succeeds().executed(), 3, "{}", ran.stderr);
     assert_eq!(
         second

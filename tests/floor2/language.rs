@@ -324,6 +324,7 @@ fn an_image_comes_back_the_same_from_everywhere() {
             lab.path("zstd").display()
         ),
         "--push",
+        "--load",
         "--insecure-registry",
         &insecure,
     ])

@@ -50,7 +50,7 @@ fn a_base_is_pulled_once_and_mounted_where_it_is_pushed_back() {
         registry.host()
     ));
     let name = format!("{}/other:v1", registry.host());
-    lab.build(&["-t", &name, "--push"]).succeeds();
+    lab.build(&["-t", &name, "--push", "--load"]).succeeds();
     let lines = registry.take_lines();
     assert_eq!(
         count(&lines, "GET", "/base/blobs/"),

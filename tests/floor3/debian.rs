@@ -202,7 +202,15 @@ fn a_real_distribution_as_an_ordinary_user() {
     let tar = fs::File::open(debian()).unwrap();
     as_user_reading(&["import", "-", "debian:bookworm"], tar.into()).succeeds();
     let result = format!("{}/hello:user", server.address);
-    let build = ["build", "--progress=plain", "-t", &result, "--push", "."];
+    let build = [
+        "build",
+        "--progress=plain",
+        "-t",
+        &result,
+        "--push",
+        "--load",
+        ".",
+    ];
     assert_eq!(as_user(&build).succeeds().steps(), (5, 0));
     read_back(&result);
     assert_eq!(as_user(&build).succeeds().executed(), 0);
