@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::vocab::Secret;
+
 /// Turns a Dockerfile into an OCI image wherever a process can run: no daemon, no root, no Docker.
 #[derive(Debug, Parser)]
 #[command(
@@ -43,6 +45,23 @@ pub(super) struct Global {
         value_delimiter = ','
     )]
     pub(super) insecure_registry: Vec<String>,
+    /// File of credentials [default: that of REGISTRY_AUTH_FILE, else auth.json and config.json in their usual places]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) authfile: Option<PathBuf>,
+}
+
+/// An account for the registries of one command.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Account {
+    /// Account for the registry that is pulled from or pushed to; processes of this machine can see it: the variable
+    /// BUILDER_CREDS takes the same unseen, and BUILDER_REGISTRY, BUILDER_REGISTRY_USER, BUILDER_REGISTRY_PASSWORD name a registry
+    #[arg(long, value_name = "USER:PASSWORD", value_parser = hidden)]
+    pub(super) creds: Option<Secret<String>>,
+}
+
+/// Takes a value that is shown nowhere.
+fn hidden(text: &str) -> Result<Secret<String>, std::convert::Infallible> {
+    Ok(Secret::new(text.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]
@@ -202,6 +221,8 @@ pub(super) struct Build {
     /// Push the image to its registry: --output type=registry
     #[arg(long)]
     pub(super) push: bool,
+    #[command(flatten)]
+    pub(super) account: Account,
     /// Keep the image in the state directory: --output type=image
     #[arg(long)]
     pub(super) load: bool,
@@ -403,6 +424,8 @@ pub(super) struct Pull {
     /// Platform to pull [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(super) platform: Option<String>,
+    #[command(flatten)]
+    pub(super) account: Account,
     /// Print digests only
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -416,6 +439,8 @@ pub(super) struct Push {
     /// Name to push it under [default: its own]
     #[arg(value_name = "DESTINATION")]
     pub(super) destination: Option<String>,
+    #[command(flatten)]
+    pub(super) account: Account,
     /// Print the digest only
     #[arg(short, long)]
     pub(super) quiet: bool,

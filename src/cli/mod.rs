@@ -3,6 +3,7 @@
 //! `args` is what was typed, `request` turns it into what it means, `build` and the modules after it perform one subcommand each.
 //! Nothing here knows how an image is made.
 
+mod account;
 mod args;
 mod build;
 mod caches;
@@ -67,7 +68,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Pull(pull) => registry::pull(&global, &pull),
         Command::Push(push) => registry::push(&global, &push),
         Command::Login(login) => registry::login(&global, &login),
-        Command::Logout(logout) => registry::logout(&logout),
+        Command::Logout(logout) => registry::logout(&global, &logout),
         Command::Images(list) => images::list(&global, &list),
         Command::Inspect(inspect) => images::inspect(&global, &inspect),
         Command::Tag(tag) => images::tag(&global, &tag),

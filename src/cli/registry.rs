@@ -5,7 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use crate::pipeline::{self, Failure};
 use crate::registry::{self, Client, RegistryError, Threads};
 use crate::ui;
-use crate::vocab::{Diagnostic, ExitCode, Platform, ProgressMode, Secret};
+use crate::vocab::{Diagnostic, ExitCode, ImageRef, Platform, ProgressMode, Secret};
 
 use super::args::{Global, Login, Logout, Pull, Push};
 use super::request::image;
@@ -16,7 +16,13 @@ const PASSWORD_LIMIT: u64 = 64 << 10;
 
 pub(super) fn pull(global: &Global, args: &Pull) -> Result<(), Failure> {
     let store = global.store()?;
-    let options = global.registry_options()?;
+    let names: Vec<ImageRef> = args
+        .images
+        .iter()
+        .map(|text| image(text))
+        .collect::<Result<_, _>>()?;
+    let mut options = global.registry_options()?;
+    options.accounts = args.account.of(&names)?;
     let platform = match &args.platform {
         Some(text) => text
             .parse()
@@ -28,8 +34,7 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<(), Failure> {
     } else {
         ProgressMode::Auto
     });
-    for text in &args.images {
-        let name = image(text)?;
+    for name in names {
         let manifest = pipeline::pull(&store, &options, &name, &platform, display.as_ref())?;
         print(&match args.quiet {
             true => format!("{}\n", manifest.digest),
@@ -41,12 +46,13 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<(), Failure> {
 
 pub(super) fn push(global: &Global, args: &Push) -> Result<(), Failure> {
     let store = global.store()?;
-    let options = global.registry_options()?;
+    let mut options = global.registry_options()?;
     let name = image(&args.image)?;
     let destination = match &args.destination {
         Some(text) => image(text.strip_prefix("docker://").unwrap_or(text))?,
         None => name.clone(),
     };
+    options.accounts = args.account.of(std::slice::from_ref(&destination))?;
     let display = ui::display(if args.quiet {
         ProgressMode::Quiet
     } else {
@@ -89,20 +95,21 @@ pub(super) fn login(global: &Global, args: &Login) -> Result<(), Failure> {
     if user.is_empty() || password.reveal().is_empty() {
         return Err(usage("user name and password must not be empty"));
     }
-    let client = Client::new(&global.registry_options()?, Threads::None)
-        .map_err(|error| failed(&args.registry, &error))?;
+    let options = global.registry_options()?;
+    let client =
+        Client::new(&options, Threads::None).map_err(|error| failed(&args.registry, &error))?;
     client
         .check_login(&args.registry, &user, &password)
         .map_err(|error| failed(&args.registry, &error))?;
-    registry::login(&args.registry, &user, &password)
+    registry::login(&options, &args.registry, &user, &password)
         .map_err(|error| failed(&args.registry, &error))?;
     print(&format!("logged in to {}\n", args.registry));
     Ok(())
 }
 
-pub(super) fn logout(args: &Logout) -> Result<(), Failure> {
-    let was_there =
-        registry::logout(&args.registry).map_err(|error| failed(&args.registry, &error))?;
+pub(super) fn logout(global: &Global, args: &Logout) -> Result<(), Failure> {
+    let was_there = registry::logout(&global.registry_options()?, &args.registry)
+        .map_err(|error| failed(&args.registry, &error))?;
     print(&match was_there {
         true => format!("logged out of {}\n", args.registry),
         false => format!("not logged in to {}\n", args.registry),

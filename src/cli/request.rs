@@ -7,7 +7,7 @@ use crate::pipeline::Failure;
 use crate::sandbox;
 use crate::vocab::{
     BuildRequest, ContextSource, DockerfileSource, GitPlace, GitRef, ImageRef, NamedContext,
-    NetworkMode, Platform, ProgressMode, RequiredIsolation, Ulimit, shown_url,
+    NetworkMode, OutputSpec, Platform, ProgressMode, RequiredIsolation, Ulimit, shown_url,
 };
 
 use super::args::{Build, Global, Network, Progress, RequireIsolation};
@@ -57,6 +57,8 @@ pub(super) fn request(
         .collect::<Result<Vec<_>, _>>()?;
     let outputs = outputs(&args, &tags)?;
     let (cache_from, cache_to) = caches(&args.caches)?;
+    let mut registry = global.registry_options()?;
+    registry.accounts = args.account.of(&pushed(&outputs))?;
     let (annotations, index_annotations) = annotations(&args.annotation)?;
     let progress = match args.progress {
         _ if args.quiet => ProgressMode::Quiet,
@@ -157,9 +159,20 @@ pub(super) fn request(
         source_date_epoch: std::env::var("SOURCE_DATE_EPOCH")
             .ok()
             .filter(|text| !text.is_empty()),
-        registry: global.registry_options()?,
+        registry,
     };
     Ok((request, progress))
+}
+
+/// Returns the names that are pushed.
+fn pushed(outputs: &[OutputSpec]) -> Vec<ImageRef> {
+    let names = outputs.iter().filter_map(|output| match output {
+        OutputSpec::Image {
+            names, push: true, ..
+        } => Some(names),
+        _ => None,
+    });
+    names.flatten().cloned().collect()
 }
 
 /// Reads an image reference.

@@ -57,6 +57,8 @@ impl Global {
         Ok(RegistryOptions {
             mirrors,
             insecure: self.insecure_registry.clone(),
+            auth_file: self.authfile.clone(),
+            accounts: Vec::new(),
         })
     }
 }

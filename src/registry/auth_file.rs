@@ -57,7 +57,7 @@ pub(super) struct AuthFile {
 
 /// A registry, perhaps with a path below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Key {
+pub(super) struct Key {
     registry: String,
     path: String,
 }
@@ -115,11 +115,7 @@ impl AuthFile {
 
     /// Returns the entry whose path is the longest that leads to `repository` (empty: the registry as a whole).
     pub(super) fn find(&self, registry: &str, repository: &str) -> Option<&Credential> {
-        self.entries
-            .iter()
-            .filter(|(key, _)| key.registry == registry && key.covers(repository))
-            .max_by_key(|(key, _)| key.path.len())
-            .map(|(_, credential)| credential)
+        longest(&self.entries, registry, repository)
     }
 
     /// Returns the helper that was named for this very registry.
@@ -150,7 +146,7 @@ pub(super) fn malformed(place: &str, error: &serde_json::Error) -> RegistryError
 
 impl Key {
     /// Reads `https://index.docker.io/v1/`, `registry.io` or podman's `registry.io/team/app`.
-    fn parse(text: &str) -> Key {
+    pub(super) fn parse(text: &str) -> Key {
         let registry = canonical_registry(text);
         let path = match text.split_once("://") {
             // Docker's keys with a scheme mean the host, whatever follows.
@@ -169,13 +165,30 @@ impl Key {
         }
     }
 
-    fn covers(&self, repository: &str) -> bool {
+    fn covers(&self, registry: &str, repository: &str) -> bool {
+        self.registry == registry && self.covers_path(repository)
+    }
+
+    fn covers_path(&self, repository: &str) -> bool {
         self.path.is_empty()
             || repository == self.path
             || repository
                 .strip_prefix(self.path.as_str())
                 .is_some_and(|rest| rest.starts_with('/'))
     }
+}
+
+/// Returns what stands under the key with the longest path that leads to `repository` (empty: the registry as a whole).
+pub(super) fn longest<'a, T>(
+    entries: &'a [(Key, T)],
+    registry: &str,
+    repository: &str,
+) -> Option<&'a T> {
+    entries
+        .iter()
+        .filter(|(key, _)| key.covers(registry, repository))
+        .max_by_key(|(key, _)| key.path.len())
+        .map(|(_, value)| value)
 }
 
 /// Returns the key under which `builder login` writes: Docker reads its hub under an old URL only.

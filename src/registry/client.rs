@@ -50,7 +50,8 @@ impl Client {
         environment: Environment,
         tuning: Tuning,
     ) -> Result<Client, RegistryError> {
-        let credentials = Credentials::new(environment.clone(), tuning.helper);
+        let credentials =
+            Credentials::new(environment.clone(), tuning.helper).with_options(options);
         Client::assemble(options, threads, credentials, environment, tuning)
     }
 

@@ -201,6 +201,11 @@ impl Host {
         &self.site.registry
     }
 
+    /// Returns where the host is: its name and perhaps a port.
+    pub(super) fn authority(&self) -> &str {
+        &self.site.authority
+    }
+
     /// Returns the scheme, where it is no question any more.
     pub(super) fn scheme(&self) -> Option<Scheme> {
         match self.scheme.load(Ordering::Relaxed) {
@@ -381,6 +386,7 @@ mod tests {
                 .map(|(host, url)| ((*host).to_owned(), (*url).to_owned()))
                 .collect(),
             insecure: insecure.iter().map(|entry| (*entry).to_owned()).collect(),
+            ..RegistryOptions::default()
         })
     }
 

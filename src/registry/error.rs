@@ -9,6 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cloud::{Cloud, LoginError};
 use crate::vocab::Digest;
 
 /// Why a call to a registry failed.
@@ -116,6 +117,14 @@ pub enum RegistryError {
     /// A credential helper.
     #[error("credential helper `{helper}` failed: {what}")]
     Helper { helper: String, what: String },
+    /// The built-in login of a cloud.
+    #[error("cannot log in to `{registry}` as {cloud} has it")]
+    Login {
+        registry: String,
+        cloud: &'static str,
+        #[source]
+        source: Box<LoginError>,
+    },
     /// The bytes to push could not be read here.
     #[error("cannot read the bytes of `{what}` that are to be pushed")]
     Local {
@@ -181,9 +190,18 @@ impl RegistryError {
                     "`{repository}` does not exist, or the account may not {action}: `builder login {registry}` takes another one"
                 )
             } else {
+                let cloud = Cloud::of_registry(registry);
+                let also = cloud.map_or(String::new(), |cloud| format!(" or {}", cloud.hint()));
                 format!(
-                    "no credentials were found: `builder login {registry}`, or check that `{repository}` exists"
+                    "no credentials were found: `builder login {registry}`{also}, or check that `{repository}` exists"
                 )
+            }),
+            RegistryError::Login {
+                registry, source, ..
+            } => source.hint().or_else(|| {
+                Some(format!(
+                    "an account in BUILDER_REGISTRY_USER and BUILDER_REGISTRY_PASSWORD (for BUILDER_REGISTRY={registry}) or `builder login {registry}` is used instead"
+                ))
             }),
             RegistryError::Unauthorized { registry, .. } => Some(format!(
                 "log in again with `builder login {registry}`; a password may have expired"

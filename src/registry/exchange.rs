@@ -223,22 +223,24 @@ impl Exchange {
         endpoint: &Endpoint,
         ask: &Ask,
     ) -> Result<(Answer, Option<Grant>), RegistryError> {
-        let grant = self.grant_for(endpoint, ask).await?;
-        let answer = self.send(endpoint, ask, grant.as_ref()).await?;
-        if answer.status() != StatusCode::UNAUTHORIZED || answer.is_foreign {
-            return Ok((answer, grant));
+        let mut grant = self.grant_for(endpoint, ask).await?;
+        let mut answer = self.send(endpoint, ask, grant.as_ref()).await?;
+        for renewals in 0.. {
+            let status = answer.status().as_u16();
+            if answer.is_foreign || !self.may_renew(endpoint, status, grant.as_ref(), renewals) {
+                break;
+            }
+            let headers = answer.response.headers().clone();
+            let renewed = self
+                .renew(endpoint, &ask.scopes, grant.as_ref(), &headers)
+                .await?;
+            let Some(renewed) = renewed else { break };
+            // A short body that was read leaves the connection fit for the next request; a failure to read it does not matter.
+            drop(self.transport.read(answer, "refusal", MOST_REFUSAL).await);
+            answer = self.send(endpoint, ask, Some(&renewed)).await?;
+            grant = Some(renewed);
         }
-        let headers = answer.response.headers().clone();
-        let renewed = self
-            .renew(endpoint, &ask.scopes, grant.as_ref(), &headers)
-            .await?;
-        let Some(renewed) = renewed else {
-            return Ok((answer, grant));
-        };
-        // A short body that was read leaves the connection fit for the next request; a failure to read it does not matter.
-        drop(self.transport.read(answer, "refusal", MOST_REFUSAL).await);
-        let answer = self.send(endpoint, ask, Some(&renewed)).await?;
-        Ok((answer, Some(renewed)))
+        Ok((answer, grant))
     }
 
     /// Returns the header's value for a request; nothing for a URL on another host.
@@ -313,6 +315,7 @@ impl Exchange {
             authorization: grant.map(|grant| &grant.header),
             body: ask.body.clone(),
             patience: ask.patience.unwrap_or(self.tuning.idle),
+            stays: false,
         };
         self.transport
             .send(&self.rules, outgoing, url, host.may_be_plain())

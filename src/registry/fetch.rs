@@ -139,6 +139,7 @@ impl Exchange {
             authorization,
             body: None,
             patience: self.tuning().idle,
+            stays: false,
         };
         let answer = self
             .transport()

@@ -44,6 +44,11 @@ impl<'a> Helper<'a> {
         }
     }
 
+    /// Tells whether there is such a program.
+    pub(super) fn is_there(&self) -> bool {
+        self.program().is_ok()
+    }
+
     /// Asks for the credential under a key; `None` if the helper has none.
     pub(super) fn get(&self, key: &str) -> Result<Option<Credential>, RegistryError> {
         let (status, output) = self.run("get", key.as_bytes())?;

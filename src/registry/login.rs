@@ -16,28 +16,31 @@ use super::credentials::{Credentials, read_file};
 use super::endpoint::canonical_registry;
 use super::error::RegistryError;
 use super::helper::Helper;
-use crate::vocab::Secret;
+use crate::vocab::{RegistryOptions, Secret};
 
-/// Keeps a user name and a password for `registry` where pulls and pushes (Docker's too) find them: in the file of
+/// Keeps a user name and a password for `registry` where pulls and pushes (Docker's too) find them: in the file of `--authfile` or
 /// `REGISTRY_AUTH_FILE`, else in Docker's `config.json`, or in the helper that the file names. Returns the file. Nothing is checked;
 /// see [`Client::check_login`](super::Client::check_login).
 pub fn login(
+    options: &RegistryOptions,
     registry: &str,
     user: &str,
     password: &Secret<String>,
 ) -> Result<PathBuf, RegistryError> {
-    Credentials::of_process().login(registry, user, password)
+    let credentials = Credentials::of_process().with_options(options);
+    credentials.login(registry, user, password)
 }
 
 /// Forgets what [`login`] keeps. Returns whether there was something.
-pub fn logout(registry: &str) -> Result<bool, RegistryError> {
-    Credentials::of_process().logout(registry)
+pub fn logout(options: &RegistryOptions, registry: &str) -> Result<bool, RegistryError> {
+    let credentials = Credentials::of_process().with_options(options);
+    credentials.logout(registry)
 }
 
 impl Credentials {
     /// Returns the file that `login` writes, and whether it is Docker's.
     fn file_to_write(&self) -> Result<(PathBuf, bool), RegistryError> {
-        if let Some(path) = self.environment.path("REGISTRY_AUTH_FILE") {
+        if let Some(path) = self.named_file() {
             return Ok((path, false));
         }
         let path = self
@@ -235,7 +238,7 @@ mod tests {
             .find("docker.io", "library/a")
             .unwrap()
             .unwrap();
-        assert_eq!(found.secret(), "pa:ss");
+        assert_eq!(found.credential.secret(), "pa:ss");
         assert!(credentials().logout("docker.io").unwrap());
         assert!(!credentials().logout("docker.io").unwrap());
         assert_eq!(credentials().find("docker.io", "a").unwrap(), None);

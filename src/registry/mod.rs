@@ -11,7 +11,10 @@
 //!        ├─ fetch      any other URL, for ADD and contexts
 //!        ▼
 //!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors
-//!        ├─ token      Basic and bearer tokens   ◀── challenge     ◀── credentials, login ◀── auth_file, helper
+//!        ├─ token      Basic and bearer tokens   ◀── challenge, purchase
+//!        │    ▲
+//!        │  account    in whose name   ◀── credentials ◀── variables, auth_file, helper ◀── login
+//!        │                            ◀── cloud: built-in logins
 //!        ├─ retry      limits and pauses
 //!        ▼
 //!     transport        one request to its answer                   ◀── tls, names
@@ -21,9 +24,11 @@
 //! and into no message; names are looked up without the C library, because a static program that calls `getaddrinfo` loads the
 //! machine's own C library into itself; every wait has an end.
 
+mod account;
 mod auth_file;
 mod challenge;
 mod client;
+mod cloud;
 mod credentials;
 mod endpoint;
 mod environment;
@@ -35,6 +40,7 @@ mod login;
 mod manifest;
 mod names;
 mod pull;
+mod purchase;
 mod push;
 mod reactor;
 mod retry;
@@ -42,6 +48,7 @@ mod scope;
 mod tls;
 mod token;
 mod transport;
+mod variables;
 
 #[cfg(test)]
 #[path = "../../tests/support/registry.rs"]
@@ -50,6 +57,7 @@ mod fake;
 mod tests;
 
 pub use client::Client;
+pub use cloud::LoginError;
 pub use credentials::Credentials;
 pub use error::{Action, Cause, RegistryError, Said};
 pub use fetch::{Fetch, FetchError, Outcome, Sink, http_date};

@@ -90,6 +90,18 @@ impl Scopes {
             .collect()
     }
 
+    /// Tells whether this is to read repositories, and to do nothing else with them.
+    pub(super) fn only_pull(&self) -> bool {
+        let mut repositories = self
+            .0
+            .iter()
+            .filter(|((kind, _), _)| kind == "repository")
+            .map(|(_, actions)| actions)
+            .peekable();
+        repositories.peek().is_some()
+            && repositories.all(|actions| actions.iter().all(|action| action == "pull"))
+    }
+
     pub(super) fn action(&self) -> Action {
         if self.0.is_empty() {
             Action::Login
@@ -122,6 +134,19 @@ mod tests {
             Scopes::pull("a").union(&Scopes::parse("repository:a:push,pull")),
             Scopes::push("a")
         );
+    }
+
+    #[test]
+    fn reading_is_told_from_writing() {
+        let check = |text: &str, only: bool| {
+            assert_eq!(Scopes::parse(text).only_pull(), only, "{text}");
+        };
+        check("repository:a:pull", true);
+        check("repository:a:pull aws registry:catalog:*", true);
+        check("repository:a:pull repository:b:pull,push", false);
+        check("repository:a:delete", false);
+        check("registry:catalog:*", false);
+        check("", false);
     }
 
     #[test]

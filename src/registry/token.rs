@@ -1,36 +1,30 @@
 //! Showing who one is: Basic, and bearer tokens bought from the service that a registry names.
 //!
 //! A host is asked without credentials until it demands them; what it demanded is remembered, so that later requests carry the right
-//! header at once. Tokens are kept by account and scopes, a wider token serves a narrower request, and one request at a time buys
-//! tokens from a host's service: many threads that pull one image cost one token.
+//! header at once. In whose name tokens are bought is [`account`](super::account)'s to say. Tokens are kept by account and scopes, a
+//! wider token serves a narrower request, and one request at a time buys tokens from a host's service: many threads that pull one
+//! image cost one token.
 //!
 //! Invariant: a password goes to the registry's own host (Basic), or to the realm that it named, and over plain HTTP only where the
 //! registry itself is reached so.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Method, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
+use super::account::{Accounts, Name};
 use super::auth_file::Credential;
 use super::challenge::{Challenge, parse};
 use super::endpoint::{Endpoint, Host};
 use super::error::{RegistryError, Said};
 use super::exchange::Exchange;
-use super::retry::Tries;
+use super::purchase::Purchase;
 use super::scope::Scopes;
-use super::transport::{Answer, Outgoing, authority};
 use crate::vocab::Secret;
-
-const CLIENT_ID: &str = "builder";
-/// What the token specification says of a token without a lifetime.
-const DEFAULT_LIFETIME: u64 = 60;
-const MOST_TOKEN_BYTES: u64 = 1024 * 1024;
 
 /// The value of an `Authorization` header.
 #[derive(Clone)]
@@ -43,7 +37,7 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    fn new(
+    pub(super) fn new(
         scheme: &str,
         secret: Secret<String>,
         had_credentials: bool,
@@ -69,6 +63,18 @@ impl Grant {
     pub(super) fn is_basic(&self) -> bool {
         self.is_basic
     }
+
+    /// Tells whether it is a token that anybody can have.
+    pub(super) fn is_public(&self) -> bool {
+        !self.is_basic && !self.had_credentials
+    }
+
+    fn shows(&self, credential: &Credential) -> bool {
+        self.is_basic
+            && credential
+                .basic()
+                .is_some_and(|secret| secret.reveal() == self.secret.reveal())
+    }
 }
 
 /// What a host demanded, and what was shown to it.
@@ -82,8 +88,7 @@ pub(super) struct Auth {
 #[derive(Default)]
 struct State {
     demand: Option<Demand>,
-    /// By repository.
-    accounts: HashMap<String, Option<Arc<Credential>>>,
+    accounts: Accounts,
     tokens: Vec<Token>,
 }
 
@@ -112,7 +117,8 @@ impl fmt::Debug for Auth {
 }
 
 impl Auth {
-    fn remember(&self, secret: &str) {
+    /// Has a secret blotted out of what this host says from now on.
+    pub(super) fn remember(&self, secret: &str) {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         // A word that short would blot out half of every message, and no one can guard it.
         if secret.len() >= 4 {
@@ -126,13 +132,6 @@ impl Auth {
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         said.without(&secrets)
     }
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<f64>,
 }
 
 impl Exchange {
@@ -180,6 +179,14 @@ impl Exchange {
                 None => return Ok(None),
             },
         };
+        if let Some(used) = used {
+            if used.is_public() {
+                state.accounts.close(&endpoint.repository);
+            }
+            self.forget(endpoint, &mut state.accounts, &|credential| {
+                used.shows(credential)
+            });
+        }
         let grant = self
             .grant(endpoint, &mut state, &demand, &scopes, used)
             .await?;
@@ -189,9 +196,31 @@ impl Exchange {
     /// Tells whether requests for a repository are made in somebody's name.
     pub(super) async fn has_credentials(&self, endpoint: &Endpoint) -> bool {
         let state = endpoint.host.auth.state.lock().await;
-        matches!(state.accounts.get(&endpoint.repository), Some(Some(_)))
+        state.accounts.has_one(&endpoint.repository)
     }
 
+    /// Tells whether an answer with this status may come out otherwise with another header: once for a registry that wants to know who
+    /// asks (or no longer takes what it was shown), and once more for a cloud's registry that was asked in nobody's name, which some of
+    /// them refuse with 403.
+    pub(super) fn may_renew(
+        &self,
+        endpoint: &Endpoint,
+        status: u16,
+        used: Option<&Grant>,
+        renewals: u32,
+    ) -> bool {
+        let may_log_in = || {
+            used.is_some_and(Grant::is_public)
+                && self.credentials().cloud(endpoint.host.registry()).is_some()
+        };
+        match (status, renewals) {
+            (401, 0) => true,
+            (401 | 403, 0 | 1) => may_log_in(),
+            _ => false,
+        }
+    }
+
+    /// Returns the header for the best of the names under which one can ask.
     async fn grant(
         &self,
         endpoint: &Endpoint,
@@ -200,9 +229,76 @@ impl Exchange {
         scopes: &Scopes,
         refused: Option<&Grant>,
     ) -> Result<Option<Grant>, RegistryError> {
-        let host = &endpoint.host;
-        let account = self.account(endpoint, state)?;
-        let (realm, service, always) = match demand {
+        let may_be_public = matches!(demand, Demand::Bearer { .. }) && scopes.only_pull();
+        let mut failure: Option<RegistryError> = None;
+        let mut names = self.names(endpoint, &mut state.accounts, may_be_public)?;
+        names.reverse();
+        while let Some(name) = names.pop() {
+            let asked = Asked {
+                endpoint,
+                demand,
+                scopes,
+                refused,
+            };
+            let error = match self.grant_to(&asked, state, &name).await {
+                Ok(Some(grant)) => return Ok(Some(grant)),
+                Ok(None) => continue,
+                Err(error) => error,
+            };
+            match &error {
+                RegistryError::Denied { .. } => state.accounts.close(&endpoint.repository),
+                RegistryError::Unauthorized { .. } | RegistryError::Login { .. } => {}
+                _ => return Err(error),
+            }
+            // That nobody may do it says less than why somebody may not.
+            if !matches!(failure, Some(ref told) if !is_of_nobody(told)) {
+                failure = Some(error);
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the header for one name; an expired account is renewed once.
+    async fn grant_to(
+        &self,
+        asked: &Asked<'_>,
+        state: &mut State,
+        name: &Name,
+    ) -> Result<Option<Grant>, RegistryError> {
+        let Some(account) = self
+            .account(asked.endpoint, &mut state.accounts, name)
+            .await?
+        else {
+            return Ok(None);
+        };
+        let refusal = match self.grant_with(asked, state, account.clone()).await {
+            Err(error @ RegistryError::Unauthorized { .. }) => error,
+            other => return other,
+        };
+        let is_used = |credential: &Credential| account.as_deref() == Some(credential);
+        if !self.forget(asked.endpoint, &mut state.accounts, &is_used) {
+            return Err(refusal);
+        }
+        let anew = self
+            .account_anew(asked.endpoint, &mut state.accounts, name)
+            .await?;
+        match anew {
+            Some(anew) if anew != account => self.grant_with(asked, state, anew).await,
+            _ => Err(refusal),
+        }
+    }
+
+    async fn grant_with(
+        &self,
+        asked: &Asked<'_>,
+        state: &mut State,
+        account: Option<Arc<Credential>>,
+    ) -> Result<Option<Grant>, RegistryError> {
+        let host = &asked.endpoint.host;
+        let (realm, service, always) = match asked.demand {
             Demand::Basic => {
                 let Some(secret) = account.as_ref().and_then(|account| account.basic()) else {
                     return Ok(None);
@@ -219,10 +315,10 @@ impl Exchange {
         if let Some(Credential::Access(token)) = account.as_deref() {
             return Grant::new("Bearer", token.clone(), true, host).map(Some);
         }
-        let scopes = scopes.clone().union(always);
+        let scopes = asked.scopes.clone().union(always);
         let now = Instant::now();
         state.tokens.retain(|token| {
-            let was_refused = refused.is_some_and(|grant| {
+            let was_refused = asked.refused.is_some_and(|grant| {
                 !grant.is_basic && grant.secret.reveal() == token.value.reveal()
             });
             token.expires > now && !was_refused
@@ -234,9 +330,14 @@ impl Exchange {
         if let Some(token) = known {
             return Grant::new("Bearer", token.value.clone(), account.is_some(), host).map(Some);
         }
-        let (value, lifetime) = self
-            .buy(endpoint, realm, service, &scopes, account.as_deref())
-            .await?;
+        let purchase = Purchase {
+            endpoint: asked.endpoint,
+            realm,
+            service,
+            scopes: &scopes,
+            account: account.as_deref(),
+        };
+        let (value, lifetime) = self.buy(&purchase).await?;
         host.auth.remember(value.reveal());
         let grant = Grant::new("Bearer", value.clone(), account.is_some(), host)?;
         state.tokens.push(Token {
@@ -248,227 +349,24 @@ impl Exchange {
         });
         Ok(Some(grant))
     }
-
-    fn account(
-        &self,
-        endpoint: &Endpoint,
-        state: &mut State,
-    ) -> Result<Option<Arc<Credential>>, RegistryError> {
-        if let Some(account) = state.accounts.get(&endpoint.repository) {
-            return Ok(account.clone());
-        }
-        let host = &endpoint.host;
-        let account = self
-            .credentials()
-            .find(host.registry(), &endpoint.repository)?
-            .map(Arc::new);
-        if let Some(account) = &account {
-            host.auth.remember(account.secret());
-        }
-        state
-            .accounts
-            .insert(endpoint.repository.clone(), account.clone());
-        Ok(account)
-    }
-
-    /// Buys a token: anonymously, with a password, or with an identity token.
-    async fn buy(
-        &self,
-        endpoint: &Endpoint,
-        realm: &Url,
-        service: Option<&str>,
-        scopes: &Scopes,
-        account: Option<&Credential>,
-    ) -> Result<(Secret<String>, Duration), RegistryError> {
-        let purchase = Purchase {
-            endpoint,
-            realm,
-            service,
-            scopes,
-            account,
-        };
-        let first_is_post = matches!(account, Some(Credential::Identity { .. }));
-        let answer = self.ask_service(&purchase, first_is_post).await?;
-        // A service that has one way only says so with these; 401 is what GitLab says to a POST.
-        let other_way = match answer.status().as_u16() {
-            404 | 405 => account.is_some(),
-            400 | 401 | 501 => first_is_post,
-            _ => false,
-        };
-        let answer = if other_way {
-            self.ask_service(&purchase, !first_is_post).await?
-        } else {
-            answer
-        };
-        self.read_token(&purchase, answer).await
-    }
-
-    /// Asks a token service, again where it fails in passing. A refusal is an answer.
-    async fn ask_service(
-        &self,
-        purchase: &Purchase<'_>,
-        post: bool,
-    ) -> Result<Answer, RegistryError> {
-        let host = &purchase.endpoint.host;
-        let mut tries = Tries::new(self.tuning());
-        loop {
-            let mut url = purchase.realm.clone();
-            let mut headers = HeaderMap::new();
-            let mut authorization = None;
-            let mut body = None;
-            if post {
-                let form = purchase.form();
-                headers.insert(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("application/x-www-form-urlencoded"),
-                );
-                body = Some(Bytes::from(form));
-            } else {
-                purchase.add_query(&mut url);
-                if let Some(secret) = purchase.account.and_then(Credential::basic) {
-                    host.auth.remember(secret.reveal());
-                    authorization = Some(Grant::new("Basic", secret, true, host)?.header);
-                }
-            }
-            let outgoing = Outgoing {
-                method: if post { Method::POST } else { Method::GET },
-                headers: &headers,
-                authorization: authorization.as_ref(),
-                body,
-                patience: self.tuning().idle,
-            };
-            let answer = self
-                .transport()
-                .send(self.rules(), outgoing, url, host.may_be_plain())
-                .await;
-            let error = match answer {
-                Ok(answer) => match answer.status().as_u16() {
-                    408 | 429 | 500 | 502..=504 => self.service_error(purchase, answer).await,
-                    _ => return Ok(answer),
-                },
-                Err(error) => error,
-            };
-            tries.after(error).await?;
-        }
-    }
-
-    async fn read_token(
-        &self,
-        purchase: &Purchase<'_>,
-        answer: Answer,
-    ) -> Result<(Secret<String>, Duration), RegistryError> {
-        if answer.status() != StatusCode::OK {
-            return Err(self.service_error(purchase, answer).await);
-        }
-        let protocol = |what: &str| RegistryError::Protocol {
-            host: authority(purchase.realm),
-            what: what.to_owned(),
-        };
-        let body = self
-            .transport()
-            .read(answer, "token", MOST_TOKEN_BYTES)
-            .await?;
-        // The parser's own message would quote the token.
-        let answer: TokenAnswer = serde_json::from_slice(&body)
-            .map_err(|_| protocol("the token service's answer is not the JSON that was wanted"))?;
-        let token = answer
-            .token
-            .filter(|token| !token.is_empty())
-            .or(answer.access_token)
-            .filter(|token| !token.is_empty())
-            .ok_or_else(|| protocol("the token service's answer holds no token"))?;
-        let lifetime = match answer.expires_in {
-            Some(seconds) if seconds.is_finite() && seconds >= 1.0 => seconds.min(86400.0) as u64,
-            Some(_) | None => DEFAULT_LIFETIME,
-        };
-        Ok((Secret::new(token), Duration::from_secs(lifetime)))
-    }
-
-    async fn service_error(&self, purchase: &Purchase<'_>, answer: Answer) -> RegistryError {
-        let host = &purchase.endpoint.host;
-        let registry = host.registry().to_owned();
-        let status = answer.status().as_u16();
-        let retry_after = self.retry_after(&answer);
-        let said = host.auth.redact(self.said(answer).await);
-        let had_credentials = purchase.account.is_some();
-        match status {
-            401 | 403 if had_credentials => RegistryError::Unauthorized { registry, said },
-            401 | 403 => RegistryError::Denied {
-                registry,
-                repository: purchase.endpoint.repository.clone(),
-                action: purchase.scopes.action(),
-                had_credentials,
-                said,
-            },
-            429 => RegistryError::TooManyRequests {
-                registry,
-                retry_after,
-                had_credentials,
-                said,
-            },
-            _ => RegistryError::Status {
-                registry: authority(purchase.realm),
-                action: purchase.scopes.action(),
-                what: "a token".to_owned(),
-                status,
-                retry_after,
-                said,
-            },
-        }
-    }
 }
 
-/// What a token is bought with.
-struct Purchase<'a> {
+/// What a header is wanted for.
+struct Asked<'a> {
     endpoint: &'a Endpoint,
-    realm: &'a Url,
-    service: Option<&'a str>,
+    demand: &'a Demand,
     scopes: &'a Scopes,
-    account: Option<&'a Credential>,
+    refused: Option<&'a Grant>,
 }
 
-impl Purchase<'_> {
-    fn add_query(&self, url: &mut Url) {
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = self.service {
-            query.append_pair("service", service);
+fn is_of_nobody(error: &RegistryError) -> bool {
+    matches!(
+        error,
+        RegistryError::Denied {
+            had_credentials: false,
+            ..
         }
-        for scope in self.scopes.words() {
-            query.append_pair("scope", &scope);
-        }
-        if let Some(Credential::Password { user, .. } | Credential::Identity { user, .. }) =
-            self.account
-        {
-            query.append_pair("account", user);
-        }
-        query.append_pair("client_id", CLIENT_ID);
-    }
-
-    /// Returns the body of the OAuth2 request.
-    fn form(&self) -> String {
-        let mut url = Url::parse("http://form").expect("the text is a URL");
-        {
-            let mut form = url.query_pairs_mut();
-            match self.account {
-                Some(Credential::Identity { token, .. }) => {
-                    form.append_pair("grant_type", "refresh_token");
-                    form.append_pair("refresh_token", token.reveal());
-                }
-                Some(Credential::Password { user, password }) => {
-                    form.append_pair("grant_type", "password");
-                    form.append_pair("username", user);
-                    form.append_pair("password", password.reveal());
-                }
-                Some(Credential::Access(_)) | None => {}
-            }
-            if let Some(service) = self.service {
-                form.append_pair("service", service);
-            }
-            form.append_pair("client_id", CLIENT_ID);
-            form.append_pair("scope", &self.scopes.words().join(" "));
-        }
-        url.query().unwrap_or_default().to_owned()
-    }
+    )
 }
 
 /// Picks what can be met: a bearer token before Basic, as every registry's own client does.

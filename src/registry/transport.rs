@@ -4,6 +4,7 @@
 //! passwords; the one thing it guards is that an `Authorization` header stays with the host that it was made for.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
-use super::endpoint::{Rules, is_loopback};
+use super::endpoint::{Rules, is_loopback, split_port};
 use super::environment::Environment;
 use super::error::{Cause, RegistryError};
 use super::names::{Names, UnknownName};
@@ -45,6 +46,8 @@ pub(super) struct Outgoing<'a> {
     pub(super) body: Option<Bytes>,
     /// How long the answer may take to begin.
     pub(super) patience: Duration,
+    /// Its headers or its body are secrets of one host: a redirect to another one is the answer.
+    pub(super) stays: bool,
 }
 
 /// What came back.
@@ -118,8 +121,8 @@ impl Transport {
                 })?
                 .map_err(|error| failure(&url, error, self.tuning.connect))?;
             match next(&outgoing.method, &url, &response, may_be_plain)? {
-                Some(next) => url = next,
-                None => {
+                Some(next) if !outgoing.stays || next.origin() == home => url = next,
+                _ => {
                     return Ok(Answer {
                         response,
                         is_foreign,
@@ -146,7 +149,7 @@ impl Transport {
             Check::Full
         };
         let common = Lane {
-            direct: is_loopback(&authority),
+            direct: is_loopback(&authority) || is_link_local(&authority),
             check,
             own: None,
         };
@@ -270,6 +273,16 @@ fn next(
         return Err(protocol("a redirect leads from https to http"));
     }
     Ok(Some(next))
+}
+
+/// Tells whether a host is an address on this machine's own link, where metadata services are; no proxy can reach it.
+fn is_link_local(authority: &str) -> bool {
+    let (host, _) = split_port(authority);
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
+        Err(_) => false,
+    }
 }
 
 /// Returns a URL's host and port.

@@ -42,7 +42,7 @@ pub use reference::{ImageRef, ReferenceError};
 pub use request::{
     AgentSource, Allowed, BuildRequest, Compression, ContextSource, DockerfileSource,
     EmulatorProgram, Epoch, ImageWriting, LayerForm, NamedContext, NetworkMode, OutputSpec,
-    ProgressMode, RegistryOptions, SecretSource, Security, StepLimits, Ulimit,
+    ProgressMode, RegistryAccount, RegistryOptions, SecretSource, Security, StepLimits, Ulimit,
 };
 pub use secret::Secret;
 pub use span::{SourceText, Span, Spanned};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CacheFrom, CacheTo, GitRef, ImageRef, Platform, RequiredIsolation, Rung, StorageDriver,
+    CacheFrom, CacheTo, GitRef, ImageRef, Platform, RequiredIsolation, Rung, Secret, StorageDriver,
 };
 
 /// Everything that one `builder build` means.
@@ -365,4 +365,16 @@ pub struct RegistryOptions {
     /// `--insecure-registry HOST[:PORT]`: plain HTTP, and TLS without a check where HTTPS answers. Loopback hosts are always
     /// tried with plain HTTP after HTTPS.
     pub insecure: Vec<String>,
+    /// `--authfile`: read in place of the file that `REGISTRY_AUTH_FILE` names.
+    pub auth_file: Option<PathBuf>,
+    /// `--creds`, for each registry that it is for: these go before everything else.
+    pub accounts: Vec<RegistryAccount>,
+}
+
+/// A user name and a password for one registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryAccount {
+    pub registry: String,
+    pub user: String,
+    pub password: Secret<String>,
 }

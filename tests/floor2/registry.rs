@@ -1,7 +1,7 @@
 //! Builds against a registry in the process: what is asked, what is moved, what goes wrong.
 
 use crate::support::lab::Lab;
-use crate::support::registry::{FakeRegistry, Fault};
+use crate::support::registry::{Access, FakeRegistry, Fault};
 
 /// Pushes a base of two layers to `registry` under `base` and forgets it.
 fn base_in(registry: &FakeRegistry) -> Option<()> {
@@ -177,4 +177,96 @@ fn a_registry_that_is_plain_http_on_another_address_must_be_named() {
         count(&lines, "GET", "/base/blobs/") > 0,
         "the mirror was asked: {lines:#?}"
     );
+}
+
+#[test]
+fn accounts_come_from_options_variables_and_files() {
+    let registry = FakeRegistry::start_with(Access::Basic {
+        user: "me".into(),
+        password: "hunter2".into(),
+    });
+    let lab = Lab::new();
+    let name = format!("{}/app:v1", registry.host());
+    lab.file("a", "a");
+    lab.dockerfile("FROM scratch\nCOPY a /\n");
+    let context = lab.context();
+    let build = |flags: &[&str], variables: &[(&str, &str)]| {
+        let mut command = lab.command();
+        command.args(["build", "--progress=plain", "-t", &name, "--push"]);
+        command.args(flags).arg(&context);
+        command.envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("hunter2"), "{said}");
+        (output.status.success(), said)
+    };
+    let (done, said) = build(&[], &[]);
+    assert!(
+        !done && said.contains("no credentials were found"),
+        "{said}"
+    );
+    let host = registry.host();
+    let lines = format!("other.io=x:y\n{host}=me:hunter2\n");
+    let file = lab.path("auth.json");
+    let text = r#"{"auths": {"HOST": {"username": "me", "password": "hunter2"}}}"#;
+    std::fs::write(&file, text.replace("HOST", &host)).unwrap();
+    let file = file.to_str().unwrap();
+    for (flags, variables) in [
+        (&["--creds", "me:hunter2"][..], &[][..]),
+        (&["--authfile", file], &[]),
+        (&[], &[("BUILDER_CREDS", "me:hunter2")]),
+        (&[], &[("BUILDER_REGISTRY_AUTH", lines.as_str())]),
+        (
+            &[],
+            &[
+                ("BUILDER_REGISTRY", host.as_str()),
+                ("BUILDER_REGISTRY_USER", "me"),
+                ("BUILDER_REGISTRY_PASSWORD", "hunter2"),
+            ],
+        ),
+        (
+            &[],
+            &[
+                ("CI_REGISTRY", host.as_str()),
+                ("CI_REGISTRY_USER", "me"),
+                ("CI_REGISTRY_PASSWORD", "hunter2"),
+            ],
+        ),
+    ] {
+        let (done, said) = build(flags, variables);
+        assert!(done, "{flags:?} {variables:?}: {said}");
+    }
+    // Push and pull take it too, login writes to the file that is named.
+    lab.builder(&["push", "--creds", "me:hunter2", &name])
+        .succeeds();
+    let named = lab.path("new/auth.json");
+    let named = named.to_str().unwrap();
+    let login = [
+        "login",
+        "-u",
+        "me",
+        "--password-stdin",
+        "--authfile",
+        named,
+        &host,
+    ];
+    lab.builder_with_input(&login, b"hunter2\n").succeeds();
+    lab.builder(&["pull", "--authfile", named, &name])
+        .succeeds();
+    lab.builder(&["logout", "--authfile", named, &host])
+        .succeeds();
+    let ran = lab.builder(&["pull", "--authfile", named, &name]);
+    assert_ne!(ran.code, Some(0));
+    // A password is for one registry, and for no local image.
+    let wrong = lab.build(&["--creds", "me:hunter2", "-t", &name]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(
+        wrong.stderr.contains("nothing is pushed"),
+        "{}",
+        wrong.stderr
+    );
+    let two = ["pull", "--creds", "me:hunter2", &name, "other.io/a"];
+    let ran = lab.builder(&two);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("of several"), "{}", ran.stderr);
 }

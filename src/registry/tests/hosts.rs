@@ -53,7 +53,7 @@ fn mirrors(mirrors: &[(&str, String)]) -> RegistryOptions {
             .iter()
             .map(|(host, url)| ((*host).to_owned(), url.clone()))
             .collect(),
-        insecure: Vec::new(),
+        ..RegistryOptions::default()
     }
 }
 
@@ -154,7 +154,7 @@ fn insecure_hosts_show_any_certificate() {
     let fake = tls_registry(SERVER, SERVER_KEY, false);
     let client = client_for(RegistryOptions {
         insecure: vec![fake.host()],
-        mirrors: Vec::new(),
+        ..RegistryOptions::default()
     });
     client.resolve(&image(&fake, "a:1")).unwrap();
     assert!(!client.has_loaded_roots());
@@ -194,7 +194,7 @@ fn names_come_from_the_hosts_file_and_unknown_ones_are_not_tried_again() {
     let client = Client::with(
         &RegistryOptions {
             insecure: vec!["reg.test".to_owned()],
-            mirrors: Vec::new(),
+            ..RegistryOptions::default()
         },
         Threads::Some,
         Environment::of(etc.path(), &[]),
@@ -385,7 +385,7 @@ fn proxies_of_the_environment_are_used_except_for_loopback() {
         let (port, host) = text.split_once(' ').unwrap();
         let client = client_for(RegistryOptions {
             insecure: vec!["reg.test".to_owned(), "skipped.test".to_owned()],
-            mirrors: mirrors(&[("mirrored.test", "http://reg.test".to_owned())]).mirrors,
+            ..mirrors(&[("mirrored.test", "http://reg.test".to_owned())])
         });
         let loopback: ImageRef = format!("127.0.0.1:{port}/a:1").parse().unwrap();
         client.resolve(&loopback).unwrap();

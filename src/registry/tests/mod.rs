@@ -2,6 +2,7 @@
 
 mod auth;
 mod certificates;
+mod cloud;
 mod hosts;
 mod pull;
 mod push;
