@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use oci_spec::image as oci;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{History, ImageConfig, MediaTypes};
 use crate::vocab::{Descriptor, DiffId, Digest, Platform, Timestamp};
+
+/// The bytes of the config of what is no image.
+pub const EMPTY_CONFIG: &[u8] = b"{}";
 
 /// The two documents of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +95,36 @@ pub fn index(
     document["manifests"] = Value::Array(entries.collect());
     let bytes = bytes(document);
     (describe(&bytes, media_types.index()), bytes)
+}
+
+/// Writes the manifest of an artifact that is attached to `subject`, with the empty config that OCI 1.1 has for it (see
+/// [`EMPTY_CONFIG`]).
+pub fn artifact(
+    artifact_type: &str,
+    blobs: &[Descriptor],
+    subject: &Descriptor,
+    annotations: &BTreeMap<String, String>,
+) -> (Descriptor, Vec<u8>) {
+    let empty = describe(EMPTY_CONFIG, "application/vnd.oci.empty.v1+json");
+    let described = |from: &Descriptor| value(&descriptor(from, &from.media_type));
+    // A list of layers must not be empty.
+    let layers = match blobs {
+        [] => vec![described(&empty)],
+        blobs => blobs.iter().map(described).collect(),
+    };
+    let mut document = json!({
+        "schemaVersion": oci::SCHEMA_VERSION,
+        "mediaType": MediaTypes::Oci.manifest(),
+        "artifactType": artifact_type,
+        "config": described(&empty),
+        "layers": layers,
+        "subject": described(subject),
+    });
+    if !annotations.is_empty() {
+        document["annotations"] = value(annotations);
+    }
+    let bytes = bytes(document);
+    (describe(&bytes, MediaTypes::Oci.manifest()), bytes)
 }
 
 /// `oci_spec` does not know the dots of `os.version`, so platforms are written here.

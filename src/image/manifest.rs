@@ -21,7 +21,7 @@ const MANIFEST_LIMIT: u64 = 8 << 20;
 /// A config holds history texts, labels and digests: the largest seen are some hundred KiB.
 const CONFIG_LIMIT: u64 = 32 << 20;
 /// One blob; no registry stores a larger one.
-const BLOB_LIMIT: u64 = 1 << 50;
+pub(super) const BLOB_LIMIT: u64 = 1 << 50;
 
 /// What a name in a registry or layout points at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn index(document: Value) -> Result<Manifest, ImageError> {
     Ok(Manifest::Index(entries))
 }
 
-fn platform(entry: &Value) -> Option<Platform> {
+pub(super) fn platform(entry: &Value) -> Option<Platform> {
     let platform = entry.get("platform")?;
     let text = |key: &str| {
         let text = platform.get(key).and_then(Value::as_str);

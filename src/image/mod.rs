@@ -7,15 +7,17 @@
 mod assemble;
 mod config;
 mod error;
+mod listing;
 mod manifest;
 mod media;
 mod select;
 #[cfg(test)]
 mod tests;
 
-pub use assemble::{Assembled, assemble, complete, index};
+pub use assemble::{Assembled, EMPTY_CONFIG, artifact, assemble, complete, index};
 pub use config::{ContainerConfig, HealthConfig, History, ImageConfig, RootFs};
 pub use error::ImageError;
+pub use listing::{Listing, ListingEntry, Parts, Slot, parts_of};
 pub use manifest::{IndexEntry, Manifest, parse_config, parse_manifest};
 pub use media::{
     DOCKER_CONFIG, DOCKER_LAYER, DOCKER_LAYER_GZIP, DOCKER_LAYER_ZSTD, DOCKER_MANIFEST,

@@ -6,7 +6,7 @@ use super::IndexEntry;
 use crate::vocab::Platform;
 
 /// Marks a manifest that speaks of another one: provenance, SBOM.
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+pub(super) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// Returns the entry that fits `wanted` best: the same variant before a lower one, a higher variant before a lower one, an earlier
 /// entry before a later one. An entry that names no platform is taken only where it is the one image there is. Attestations are
