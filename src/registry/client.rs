@@ -1,9 +1,12 @@
 //! The room's face: calls that block, from as many threads as one likes.
 
+use std::cell::Cell;
+use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 
 use reqwest::Method;
 
+use super::append::{Addition, Appended};
 use super::credentials::Credentials;
 use super::endpoint::Rules;
 use super::environment::Environment;
@@ -13,8 +16,10 @@ use super::manifest::{Fetched, Resolved};
 use super::pull::BlobReader;
 use super::push::{OpenAt, Push, Pushed};
 use super::reactor::{Reactor, Threads};
+use super::referrers::{Attachment, Referrer};
 use super::retry::Tuning;
 use super::scope::Scopes;
+use crate::image::{EMPTY_CONFIG, artifact};
 use crate::vocab::{Cancel, Descriptor, Digest, ImageRef, RegistryOptions, Secret};
 
 /// A client of all registries. Clones share connections, tokens and what was learned about hosts.
@@ -103,6 +108,11 @@ impl Client {
         self.reactor.block_on(self.exchange.resolve(image))?
     }
 
+    /// The same, but a name that was asked about before stands for what it stood for then.
+    pub fn resolve_once(&self, image: &ImageRef) -> Result<Resolved, RegistryError> {
+        self.reactor.block_on(self.exchange.resolve_once(image))?
+    }
+
     /// Reads the manifest or index under the image's digest, else under its tag. Its digest is checked; more than 8 MiB are refused.
     pub fn manifest(&self, image: &ImageRef) -> Result<Fetched, RegistryError> {
         self.reactor.block_on(self.exchange.manifest(image))?
@@ -160,6 +170,7 @@ impl Client {
             descriptor,
             open,
             progress,
+            handed: Cell::new(0),
         };
         push.run(mount_from)
     }
@@ -171,8 +182,95 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
+        let written = self
+            .reactor
+            .block_on(self.exchange.push_manifest(image, media_type, bytes))?;
+        written.map(|written| written.digest)
+    }
+
+    /// Reads what stands under the image's name at the registry itself, past every mirror; `None` if nothing does.
+    pub fn standing(&self, image: &ImageRef) -> Result<Option<Fetched>, RegistryError> {
+        let endpoint = self.exchange.origin(image);
         self.reactor
-            .block_on(self.exchange.push_manifest(image, media_type, bytes))?
+            .block_on(self.exchange.standing(&endpoint, image))?
+    }
+
+    /// Adds entries to the index under the image's tag. Any number of jobs may do that at the same time: none loses its entries.
+    pub fn append(
+        &self,
+        to: &ImageRef,
+        addition: &Addition<'_>,
+    ) -> Result<Appended, RegistryError> {
+        self.reactor.block_on(self.exchange.append(to, addition))?
+    }
+
+    /// Lists what is attached to a manifest of the image's repository: everything, or what is of one type.
+    pub fn referrers(
+        &self,
+        image: &ImageRef,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Vec<Referrer>, RegistryError> {
+        self.reactor
+            .block_on(self.exchange.referrers(image, subject, artifact_type))?
+    }
+
+    /// Attaches something to a manifest of the image's repository and returns the manifest that was made for it. The subject stays
+    /// as it is. Attaching the same thing again changes nothing.
+    pub fn attach(
+        &self,
+        image: &ImageRef,
+        subject: &Descriptor,
+        attachment: &Attachment<'_>,
+    ) -> Result<Descriptor, RegistryError> {
+        let mut blobs = Vec::new();
+        for (media_type, bytes) in attachment.blobs {
+            let blob = Descriptor {
+                media_type: (*media_type).to_owned(),
+                digest: Digest::of(bytes),
+                size: bytes.len() as u64,
+            };
+            self.push_bytes(image, &blob, bytes)?;
+            blobs.push(blob);
+        }
+        let empty = Descriptor {
+            media_type: String::new(),
+            digest: Digest::of(EMPTY_CONFIG),
+            size: EMPTY_CONFIG.len() as u64,
+        };
+        self.push_bytes(image, &empty, EMPTY_CONFIG)?;
+        let (manifest, bytes) = artifact(
+            attachment.artifact_type,
+            &blobs,
+            subject,
+            attachment.annotations,
+        );
+        self.attach_manifest(image, &manifest.media_type, &bytes)
+    }
+
+    /// Writes a manifest that names a subject, and sees to it that it is listed as attached to that. Its blobs are there already.
+    pub fn attach_manifest(
+        &self,
+        image: &ImageRef,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Descriptor, RegistryError> {
+        let attached = self.exchange.attach_manifest(image, media_type, bytes);
+        self.reactor.block_on(attached)?
+    }
+
+    /// Brings a small blob into the image's repository.
+    pub fn push_bytes(
+        &self,
+        image: &ImageRef,
+        blob: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<Pushed, RegistryError> {
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..));
+            Ok(Box::new(Cursor::new(rest.unwrap_or_default().to_vec())))
+        };
+        self.push_blob(image, blob, &open, &[], &|_| ())
     }
 
     /// Lists the tags of the image's repository.

@@ -139,6 +139,17 @@ pub enum RegistryError {
         mirrors: String,
         source: Box<RegistryError>,
     },
+    /// The tag stands for something else, and the registry does not let it be moved.
+    #[error("`{image}` exists already as {stands}, and the registry does not let it be changed")]
+    ImmutableTag {
+        image: String,
+        stands: Digest,
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// Others wrote between each reading and writing.
+    #[error("`{image}` was changed by others again and again ({rounds} attempts)")]
+    Contended { image: String, rounds: u32 },
     /// The flag of [`Client::end_with`](super::Client::end_with) was raised.
     #[error("cancelled")]
     Cancelled,
@@ -251,6 +262,10 @@ impl RegistryError {
                 Some("a proxy or mirror may serve damaged data; try again without it".to_owned())
             }
             RegistryError::AfterMirrors { source, .. } => source.hint(),
+            RegistryError::ImmutableTag { .. } => Some(
+                "push under a tag that does not exist, or have `builder push --ignore-immutable-tags` leave it as it is".to_owned(),
+            ),
+            RegistryError::Contended { .. } => Some("try again".to_owned()),
             _ => None,
         }
     }
@@ -261,6 +276,37 @@ impl RegistryError {
             RegistryError::AfterMirrors { source, .. } => source.root(),
             other => other,
         }
+    }
+
+    /// Tells whether the refusal of a manifest may mean that its tag exists and cannot be moved.
+    pub(super) fn may_mean_immutable_tag(&self) -> bool {
+        match self {
+            RegistryError::Denied { .. } => true,
+            RegistryError::Status { status, .. } => {
+                matches!(*status, 400 | 405 | 409 | 412 | 422 | 423)
+            }
+            _ => false,
+        }
+    }
+
+    /// Tells whether a refusal says so in one of the ways in which registries do: there is no code for it.
+    pub(super) fn says_immutable_tag(&self) -> bool {
+        let (said, status) = match self {
+            RegistryError::Denied { said, .. } => (said, 403),
+            RegistryError::Status { said, status, .. } => (said, *status),
+            _ => return false,
+        };
+        let said = said.0.to_lowercase();
+        let ways = [
+            "immutable",
+            "already exists",
+            "alreadyexists",
+            "overwrit",
+            "locked",
+            "does not allow updating",
+            "tag_invalid",
+        ];
+        matches!(status, 409 | 412 | 423) || ways.iter().any(|way| said.contains(way))
     }
 
     /// Tells whether it is missing, rather than out of reach.

@@ -4,7 +4,7 @@
 //! typed reason. It holds what a process learns about hosts.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +15,12 @@ use super::credentials::Credentials;
 use super::endpoint::{Endpoint, Host, Rules, Scheme, Site};
 use super::environment::Environment;
 use super::error::{Action, RegistryError, Said};
+use super::manifest::Resolved;
 use super::retry::{self, Tries, Tuning};
 use super::scope::Scopes;
 use super::token::Grant;
 use super::transport::{Answer, Outgoing, Transport};
+use super::turns::Turns;
 use crate::vocab::{Digest, ImageRef};
 
 /// Of the body of a refusal, this much is read.
@@ -32,6 +34,12 @@ pub(super) struct Exchange {
     hosts: Mutex<HashMap<Site, Arc<Host>>>,
     /// Blobs that a repository is known to have: registry, repository, digest.
     held: Mutex<HashSet<(String, String, Digest)>>,
+    /// What names stood for when they were first asked about.
+    resolved: Mutex<HashMap<ImageRef, Resolved>>,
+    /// Uploads under way.
+    pub(super) turns: Turns,
+    /// By registry: the largest body that is sent in one request, where a larger one was refused.
+    largest_bodies: Mutex<HashMap<String, u64>>,
 }
 
 /// One thing to ask of a repository.
@@ -95,6 +103,9 @@ impl Exchange {
             tuning,
             hosts: Mutex::default(),
             held: Mutex::default(),
+            resolved: Mutex::default(),
+            turns: Turns::default(),
+            largest_bodies: Mutex::default(),
         }
     }
 
@@ -184,7 +195,24 @@ impl Exchange {
             .map(|(_, repository, _)| repository.clone())
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<(String, String, Digest)>> {
+    pub(super) fn resolved(&self) -> MutexGuard<'_, HashMap<ImageRef, Resolved>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the most bytes that one request to a registry may carry, as far as that was found out.
+    pub(super) fn largest_body(&self, endpoint: &Endpoint) -> Option<u64> {
+        let known = self.largest_bodies.lock();
+        let known = known.unwrap_or_else(PoisonError::into_inner);
+        known.get(endpoint.host.registry()).copied()
+    }
+
+    pub(super) fn set_largest_body(&self, endpoint: &Endpoint, size: u64) {
+        let known = self.largest_bodies.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.insert(endpoint.host.registry().to_owned(), size);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<(String, String, Digest)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,10 +1,10 @@
-//! Manifests, indexes and tags: what is small enough to be held in memory.
+//! Manifests and indexes: what is small enough to be held in memory.
 //!
 //! Invariant: bytes that leave here have the digest that is said of them, and a media type that their own text does not contradict.
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
 use super::endpoint::Endpoint;
@@ -15,8 +15,6 @@ use crate::vocab::{Descriptor, Digest, ImageRef};
 
 /// No manifest that is meant well is larger.
 const MOST_MANIFEST: u64 = 8 * 1024 * 1024;
-const MOST_TAG_PAGES: usize = 10_000;
-const MOST_TAG_PAGE: u64 = 8 * 1024 * 1024;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -37,6 +35,14 @@ pub struct Fetched {
     pub bytes: Vec<u8>,
 }
 
+/// What came of writing a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) digest: Digest,
+    /// The manifest that the registry lists it under (`OCI-Subject`).
+    pub(super) subject: Option<Digest>,
+}
+
 impl Exchange {
     /// Finds out what an image's name stands for.
     pub(super) async fn resolve(&self, image: &ImageRef) -> Result<Resolved, RegistryError> {
@@ -48,6 +54,16 @@ impl Exchange {
             }
         }
         Err(trail.into_error())
+    }
+
+    /// The same, once for each name: who builds for several platforms means one image by it, also where the tag moves meanwhile.
+    pub(super) async fn resolve_once(&self, image: &ImageRef) -> Result<Resolved, RegistryError> {
+        if let Some(resolved) = self.resolved().get(image) {
+            return Ok(resolved.clone());
+        }
+        let resolved = self.resolve(image).await?;
+        self.resolved().insert(image.clone(), resolved.clone());
+        Ok(resolved)
     }
 
     /// Reads the manifest or index that an image's name stands for.
@@ -85,13 +101,30 @@ impl Exchange {
         })
     }
 
+    /// Reads what a name stands for at the registry itself at this moment: no mirror, no cache on the way. `None` if nothing is there.
+    pub(super) async fn standing(
+        &self,
+        endpoint: &Endpoint,
+        image: &ImageRef,
+    ) -> Result<Option<Fetched>, RegistryError> {
+        match self.fetch(endpoint, image).await {
+            Ok(fetched) => Ok(Some(fetched)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads a manifest at one place.
     pub(super) async fn fetch(
         &self,
         endpoint: &Endpoint,
         image: &ImageRef,
     ) -> Result<Fetched, RegistryError> {
-        let ask = read_manifest(Method::GET, endpoint, image);
+        let mut ask = read_manifest(Method::GET, endpoint, image);
+        if !endpoint.is_mirror && image.digest.is_none() {
+            ask.headers
+                .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
         let mut tries = self.tries(endpoint);
         loop {
             match self.fetch_once(endpoint, &ask, image).await {
@@ -151,23 +184,17 @@ impl Exchange {
         image: &ImageRef,
         media_type: &str,
         bytes: &[u8],
-    ) -> Result<Digest, RegistryError> {
+    ) -> Result<Written, RegistryError> {
         let digest = Digest::of(bytes);
-        let what = image.to_string();
-        let mismatch = |expected, found| RegistryError::DigestMismatch {
-            what: what.clone(),
-            expected,
-            found,
-        };
         if let Some(expected) = image.digest
             && expected != digest
         {
-            return Err(mismatch(expected, digest));
+            return Err(mismatch(image, expected, digest));
         }
         let endpoint = self.origin(image);
         let reference = image.tag.clone().unwrap_or_else(|| digest.to_string());
         let target = Target::Tail(endpoint.tail(&format!("manifests/{reference}")));
-        let mut ask = Ask::write(Method::PUT, &endpoint, target, &what);
+        let mut ask = Ask::write(Method::PUT, &endpoint, target, &image.to_string());
         let content_type =
             HeaderValue::from_str(media_type).map_err(|_| RegistryError::Option {
                 what: format!("`{}` is no media type", super::error::clean(media_type)),
@@ -175,68 +202,61 @@ impl Exchange {
         ask.headers.insert(CONTENT_TYPE, content_type);
         ask.body = Some(Bytes::copy_from_slice(bytes));
         ask.patience = Some(self.tuning().commit);
-        let answer = self.ask(&endpoint, &ask, &[]).await?;
-        let said = answer
-            .header("docker-content-digest")
-            .and_then(|text| text.trim().parse::<Digest>().ok());
-        match said {
-            Some(found) if found != digest => Err(mismatch(digest, found)),
-            _ => Ok(digest),
-        }
-    }
-
-    /// Lists a repository's tags. The registry knows best; its mirrors may know some of them.
-    pub(super) async fn tags(&self, image: &ImageRef) -> Result<Vec<String>, RegistryError> {
-        let mut trail = Trail::default();
-        for endpoint in self.sources(image).into_iter().rev() {
-            match self.tags_at(&endpoint).await {
-                Ok(tags) => return Ok(tags),
-                Err(error) => {
-                    let is_final = !endpoint.is_mirror && !error.blames_host();
-                    trail.add(&endpoint, error);
-                    if is_final {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(trail.into_error())
-    }
-
-    async fn tags_at(&self, endpoint: &Endpoint) -> Result<Vec<String>, RegistryError> {
-        #[derive(Deserialize)]
-        struct Page {
-            tags: Option<Vec<String>>,
-        }
-        let protocol = |what: &str| RegistryError::Protocol {
-            host: endpoint.host.registry().to_owned(),
-            what: what.to_owned(),
+        self.resolved().retain(|known, _| {
+            (&known.registry, &known.repository) != (&image.registry, &image.repository)
+        });
+        let answer = match self.ask(&endpoint, &ask, &[]).await {
+            Ok(answer) => answer,
+            Err(error) => return self.stands_anyway(&endpoint, image, digest, error).await,
         };
-        let mut tags = Vec::new();
-        let mut ask = Ask::read(Method::GET, endpoint, "tags/list?n=1000", &endpoint.name());
-        for _ in 0..MOST_TAG_PAGES {
-            let answer = self.ask(endpoint, &ask, &[]).await?;
-            let asked = answer.response.url().clone();
-            let next = match answer.header("link").and_then(next_link) {
-                Some(link) => Some(endpoint.host.location(&asked, link)?),
-                None => None,
-            };
-            let body = self
-                .transport()
-                .read(answer, &endpoint.name(), MOST_TAG_PAGE)
-                .await?;
-            let page: Page = serde_json::from_slice(&body)
-                .map_err(|_| protocol("its list of tags is not the JSON that was wanted"))?;
-            tags.extend(page.tags.unwrap_or_default());
-            match next {
-                None => return Ok(tags),
-                Some(next) if next == asked => {
-                    return Err(protocol("its list of tags leads back to itself"));
-                }
-                Some(next) => ask.target = Target::Url(next),
-            }
+        let said = |header: &str| {
+            let text = answer.header(header)?;
+            text.trim().parse::<Digest>().ok()
+        };
+        match said("docker-content-digest") {
+            Some(found) if found != digest => Err(mismatch(image, digest, found)),
+            _ => Ok(Written {
+                digest,
+                subject: said("oci-subject"),
+            }),
         }
-        Err(protocol("its list of tags does not end"))
+    }
+
+    /// Looks after a refusal whether the tag has this very manifest already: where tags cannot be moved, pushing again is no mistake.
+    async fn stands_anyway(
+        &self,
+        endpoint: &Endpoint,
+        image: &ImageRef,
+        digest: Digest,
+        error: RegistryError,
+    ) -> Result<Written, RegistryError> {
+        if image.tag.is_none() || !error.may_mean_immutable_tag() {
+            return Err(error);
+        }
+        let tagged = ImageRef {
+            digest: None,
+            ..image.clone()
+        };
+        match self.standing(endpoint, &tagged).await {
+            Ok(Some(found)) if found.descriptor.digest == digest => Ok(Written {
+                digest,
+                subject: None,
+            }),
+            Ok(Some(found)) if error.says_immutable_tag() => Err(RegistryError::ImmutableTag {
+                image: tagged.to_string(),
+                stands: found.descriptor.digest,
+                source: Box::new(error),
+            }),
+            _ => Err(error),
+        }
+    }
+}
+
+fn mismatch(image: &ImageRef, expected: Digest, found: Digest) -> RegistryError {
+    RegistryError::DigestMismatch {
+        what: image.to_string(),
+        expected,
+        found,
     }
 }
 
@@ -340,21 +360,6 @@ fn kind_of(bytes: &[u8], content_type: Option<&str>) -> Result<String, String> {
     Ok(kind.to_owned())
 }
 
-/// Finds the next page in a `Link` header (RFC 8288).
-fn next_link(header: &str) -> Option<&str> {
-    header.split(',').find_map(|link| {
-        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = parameters.split(';').any(|parameter| {
-            let parameter: String = parameter
-                .chars()
-                .filter(|c| !c.is_whitespace() && *c != '"')
-                .collect();
-            parameter.eq_ignore_ascii_case("rel=next")
-        });
-        is_next.then_some(url)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,18 +394,5 @@ mod tests {
         check(r#"{"mediaType":"text/x\u001b"}"#, None, Err("`text/x`"));
         check("{}", Some("text/html"), Err("`text/html`"));
         check("<html>", Some(OCI_INDEX), Err("JSON"));
-    }
-
-    #[test]
-    fn the_next_page_is_found_among_links() {
-        let check = |header: &str, next: Option<&str>| assert_eq!(next_link(header), next);
-        check(
-            r#"</v2/a/tags/list?last=b&n=2>; rel="next""#,
-            Some("/v2/a/tags/list?last=b&n=2"),
-        );
-        check(r#"<x>; rel="prev", <y>;rel=next"#, Some("y"));
-        check("<x>; rel=\"prev\"", None);
-        check("<x", None);
-        check("", None);
     }
 }

@@ -5,9 +5,11 @@
 //! means, unpacks nothing and writes nothing to disk but the credentials of [`login`].
 //!
 //! ```text
-//! Client ── manifest   HEAD, GET, PUT of manifests; tags
+//! Client ── manifest   HEAD, GET, PUT of manifests        ◀── tags
+//!        ├─ append     indexes that several jobs write to
+//!        ├─ referrers  what is attached to a manifest
 //!        ├─ pull       blobs as readers that go on after a cut
-//!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut
+//!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut      ◀── turns
 //!        ├─ fetch      any other URL, for ADD and contexts
 //!        ▼
 //!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors
@@ -25,6 +27,7 @@
 //! machine's own C library into itself; every wait has an end.
 
 mod account;
+mod append;
 mod auth_file;
 mod challenge;
 mod client;
@@ -43,12 +46,15 @@ mod pull;
 mod purchase;
 mod push;
 mod reactor;
+mod referrers;
 mod retry;
 mod scope;
+mod tags;
 mod tls;
 mod token;
 mod transport;
 mod variables;
+mod turns;
 
 #[cfg(test)]
 #[path = "../../tests/support/registry.rs"]
@@ -56,6 +62,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use append::{Addition, Appended};
 pub use client::Client;
 pub use cloud::LoginError;
 pub use credentials::Credentials;
@@ -66,3 +73,4 @@ pub use manifest::{Fetched, Resolved};
 pub use pull::BlobReader;
 pub use push::{OpenAt, Pushed};
 pub use reactor::Threads;
+pub use referrers::{Attachment, Referrer};

@@ -160,7 +160,11 @@ impl Transfer {
                 match self.open(&endpoint).await {
                     Ok(opened) => return Ok(opened),
                     Err(error) => {
-                        if let Err(error) = tries.after(error).await {
+                        let waited = match is_short(&error) {
+                            true => tries.after_any(error).await,
+                            false => tries.after(error).await,
+                        };
+                        if let Err(error) = waited {
                             break error;
                         }
                     }
@@ -202,12 +206,7 @@ impl Transfer {
                 mark = self.done;
                 tries.reset();
             }
-            // A body that ended early may have been cut where nothing shows it.
-            let was_short = matches!(
-                &error,
-                RegistryError::SizeMismatch { expected, found, .. } if found < expected
-            );
-            let stays = if was_short {
+            let stays = if is_short(&error) {
                 tries.after_any(error).await
             } else {
                 tries.after(error).await
@@ -339,6 +338,11 @@ impl Transfer {
             found,
         }
     }
+}
+
+/// Tells whether a body ended early, or said that it would: it may have been cut where nothing shows it.
+fn is_short(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::SizeMismatch { expected, found, .. } if found < expected)
 }
 
 /// Reads `bytes START-END/TOTAL`, where TOTAL may be `*`.

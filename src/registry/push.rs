@@ -11,10 +11,14 @@
 //! POST ─ PUT ?digest= with all bytes, for small blobs and where PATCH is refused
 //! ```
 //!
+//! A request whose body is refused as too large (413: a proxy's limit) is sent in smaller pieces, and so is what a registry keeps of
+//! whole requests only. Several threads that push one blob to one registry take turns, so that its bytes go there once.
+//!
 //! Not every registry can go on: the widespread `distribution` daemon cancels an upload whose PATCH was cut. Then it begins anew.
 //!
 //! Bytes are read on the caller's thread and cross a bounded channel to the request, so that a source may be anything that reads.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -58,6 +62,8 @@ pub(super) struct Push<'a> {
     pub(super) descriptor: &'a Descriptor,
     pub(super) open: OpenAt<'a>,
     pub(super) progress: &'a (dyn Fn(u64) + Sync),
+    /// Where the bytes that were handed to the last request end.
+    pub(super) handed: Cell<u64>,
 }
 
 /// What is to be done next.
@@ -100,6 +106,7 @@ impl Push<'_> {
     pub(super) fn run(&self, mount_from: &[String]) -> Result<Pushed, RegistryError> {
         let endpoint = self.exchange.origin(self.image);
         let digest = self.descriptor.digest;
+        let _turn = self.exchange.turns.take(endpoint.host.registry(), digest);
         if self.exchange.holds(&endpoint, digest) {
             return Ok(Pushed::Existed);
         }
@@ -184,6 +191,7 @@ impl Push<'_> {
         let mut stage = first;
         let mut furthest = 0;
         let mut refused_wholes = 0;
+        let mut most = self.exchange.largest_body(endpoint);
         let mut way = if endpoint.host.wants_whole_uploads() {
             Way::WholeSinceRefused
         } else if self.descriptor.size <= self.exchange.tuning().small_blob {
@@ -192,7 +200,7 @@ impl Push<'_> {
             Way::Pieces
         };
         loop {
-            let error = match self.step(endpoint, &stage, way) {
+            let error = match self.step(endpoint, &stage, way, most) {
                 Ok(Stage::Done) => break,
                 Ok(next) => {
                     if let Stage::Send { offset, .. } = next
@@ -207,6 +215,14 @@ impl Push<'_> {
                 Err(error) => error,
             };
             let status = status_of(&error);
+            if let (Stage::Send { offset, .. }, Some(413), Way::Pieces) = (&stage, status, way)
+                && let Some(smaller) = self.smaller(most, *offset)
+            {
+                self.exchange.set_largest_body(endpoint, smaller);
+                most = Some(smaller);
+                stage = self.reactor.block_on(self.recover(endpoint, stage))?;
+                continue;
+            }
             let is_refusal = matches!(status, Some(400 | 404 | 405 | 415 | 416 | 501));
             let next = match (&stage, is_refusal) {
                 // A registry or a proxy that does not know uploads in pieces.
@@ -243,6 +259,13 @@ impl Push<'_> {
                 Some(next) => next,
                 None => self.reactor.block_on(self.recover(endpoint, stage))?,
             };
+            // The session stands, and what the broken request brought is not in it: the next one risks less.
+            if let Stage::Send { offset, .. } = stage
+                && way == Way::Pieces
+                && self.handed.get() > offset + self.exchange.tuning().piece
+            {
+                most = Some(self.exchange.tuning().piece.min(most.unwrap_or(u64::MAX)));
+            }
         }
         if way == Way::WholeSinceRefused {
             endpoint.host.set_wants_whole_uploads();
@@ -250,7 +273,21 @@ impl Push<'_> {
         Ok(())
     }
 
-    fn step(&self, endpoint: &Endpoint, stage: &Stage, way: Way) -> Result<Stage, RegistryError> {
+    /// Returns how much to send in one request after a request was too large; nothing if it cannot be that.
+    fn smaller(&self, most: Option<u64>, offset: u64) -> Option<u64> {
+        let tuning = self.exchange.tuning();
+        let tried = (self.descriptor.size - offset).min(most.unwrap_or(u64::MAX));
+        let smaller = (tried / 2).min(tuning.largest_piece);
+        (smaller >= tuning.smallest_piece).then_some(smaller)
+    }
+
+    fn step(
+        &self,
+        endpoint: &Endpoint,
+        stage: &Stage,
+        way: Way,
+        most: Option<u64>,
+    ) -> Result<Stage, RegistryError> {
         let size = self.descriptor.size;
         match stage {
             Stage::Begin => {
@@ -264,18 +301,19 @@ impl Push<'_> {
                 session: session.clone(),
             }),
             Stage::Send { session, offset } => {
-                let answer = self.stream(endpoint, Method::PATCH, session, *offset)?;
+                let end = offset.saturating_add(most.unwrap_or(u64::MAX)).min(size);
+                let answer = self.stream(endpoint, Method::PATCH, session, *offset, end)?;
                 let session = self.session_of(endpoint, &answer)?;
                 // One that does not say how far it came has taken everything.
                 let taken = match answer.header("range").and_then(bytes_taken) {
                     Some(taken) => taken,
-                    None => size,
+                    None => end,
                 };
-                if taken > size || taken <= *offset {
+                if taken > end || taken <= *offset {
                     return Err(RegistryError::Broken {
                         host: endpoint.host.registry().to_owned(),
                         source: Cause::new(format!(
-                            "the upload stands at {taken} bytes after {size} were sent"
+                            "the upload stands at {taken} bytes after {end} were sent"
                         )),
                     });
                 }
@@ -286,7 +324,7 @@ impl Push<'_> {
             }
             Stage::SendWhole { session } => {
                 let session = self.with_digest(session);
-                self.stream(endpoint, Method::PUT, &session, 0)?;
+                self.stream(endpoint, Method::PUT, &session, 0, size)?;
                 Ok(Stage::Done)
             }
             Stage::Commit { session } => {
@@ -371,17 +409,18 @@ impl Push<'_> {
         url
     }
 
-    /// Sends all bytes from `offset` on.
+    /// Sends the bytes from `offset` to `end`.
     fn stream(
         &self,
         endpoint: &Endpoint,
         method: Method,
         url: &Url,
         offset: u64,
+        end: u64,
     ) -> Result<Answer, RegistryError> {
+        self.handed.set(offset);
         let ask = Ask::write(method, endpoint, Target::Url(url.clone()), &self.what());
-        let size = self.descriptor.size;
-        let length = size - offset;
+        let length = end - offset;
         let source = (self.open)(offset).map_err(|source| RegistryError::Local {
             what: self.what(),
             source,
@@ -401,13 +440,14 @@ impl Push<'_> {
             .header(CONTENT_TYPE, "application/octet-stream")
             // Of a known length: some registries and proxies take no chunked body.
             .header(CONTENT_LENGTH, length);
-        if offset > 0 {
-            request = request.header(CONTENT_RANGE, format!("{offset}-{}", size - 1));
+        // A body that is all there is has no range: some registries take one for a wish that they do not grant.
+        if offset > 0 || end < self.descriptor.size {
+            request = request.header(CONTENT_RANGE, format!("{offset}-{}", end - 1));
         }
         if let Some(grant) = &grant {
             request = request.header(AUTHORIZATION, grant.header.clone());
         }
-        let response = self.pour(request, source, url, offset)?;
+        let response = self.pour(request, source, url, offset, end)?;
         let answer = Answer {
             response,
             is_foreign: !is_own,
@@ -444,9 +484,9 @@ impl Push<'_> {
         mut source: Box<dyn Read + Send>,
         url: &Url,
         offset: u64,
+        end: u64,
     ) -> Result<reqwest::Response, RegistryError> {
         let tuning = self.exchange.tuning();
-        let size = self.descriptor.size;
         let timeout = |doing, after| RegistryError::Timeout {
             host: super::transport::authority(url),
             doing,
@@ -462,8 +502,8 @@ impl Push<'_> {
             .block_on(async { AbortOnDrop(tokio::spawn(request.body(body).send())) })?;
         let mut early = None;
         let mut at = offset;
-        while at < size {
-            let piece = self.piece(&mut source, at)?;
+        while at < end {
+            let piece = self.piece(&mut source, at, end)?;
             let length = piece.len() as u64;
             let fate = self.reactor.block_on(async {
                 tokio::select! {
@@ -479,6 +519,7 @@ impl Push<'_> {
             match fate {
                 Fate::Taken => {
                     at += length;
+                    self.handed.set(at);
                     (self.progress)(at);
                 }
                 Fate::Answered(answer) => {
@@ -506,8 +547,8 @@ impl Push<'_> {
         }
     }
 
-    /// Reads the next piece; the last one only if nothing follows it.
-    fn piece(&self, source: &mut dyn Read, at: u64) -> Result<Bytes, RegistryError> {
+    /// Reads the next piece of what goes up to `end`; the last one of all only if nothing follows it.
+    fn piece(&self, source: &mut dyn Read, at: u64, end: u64) -> Result<Bytes, RegistryError> {
         let local = |source| RegistryError::Local {
             what: self.what(),
             source,
@@ -517,7 +558,7 @@ impl Push<'_> {
             expected: self.descriptor.size,
             found,
         };
-        let left = self.descriptor.size - at;
+        let left = end - at;
         let wanted = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
         let mut piece = vec![0; wanted];
         let mut filled = 0;
@@ -529,7 +570,7 @@ impl Push<'_> {
                 Err(error) => return Err(local(error)),
             }
         }
-        if wanted as u64 == left {
+        if at + wanted as u64 == self.descriptor.size {
             let mut beyond = [0];
             loop {
                 match source.read(&mut beyond) {

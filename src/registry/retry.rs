@@ -26,6 +26,11 @@ pub(super) struct Tuning {
     pub(super) progress: u64,
     /// A blob of at most this size goes up with its commit: one request less, and nothing worth resuming.
     pub(super) small_blob: u64,
+    /// Of an upload, this much goes in one request where a registry was seen to lose what a broken request brought.
+    pub(super) piece: u64,
+    /// Where one request's body was too large: no larger than the first, no smaller than the second.
+    pub(super) largest_piece: u64,
+    pub(super) smallest_piece: u64,
 }
 
 impl Default for Tuning {
@@ -41,6 +46,9 @@ impl Default for Tuning {
             longest_retry_after: Duration::from_secs(60),
             progress: 1024 * 1024,
             small_blob: 64 * 1024,
+            piece: 16 * 1024 * 1024,
+            largest_piece: 64 * 1024 * 1024,
+            smallest_piece: 1024 * 1024,
         }
     }
 }
@@ -54,8 +62,16 @@ impl Tuning {
             longest_pause: Duration::from_micros(100),
             progress: 1,
             small_blob: 0,
+            piece: 100_000,
+            smallest_piece: 1000,
             ..Tuning::default()
         }
+    }
+
+    /// Returns how long to wait before reading again what others wrote meanwhile; `round` counts from 0.
+    pub(super) fn breath(&self, round: u32) -> Duration {
+        let step = self.pause.saturating_mul(1 << round.min(10)) / 8;
+        step.min(self.longest_pause).mul_f64(random())
     }
 
     /// Returns how long to wait after the `failures`-th failure (1, 2, …), or `None` to give up. `luck` in 0..1 spreads clients

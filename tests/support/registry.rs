@@ -1,8 +1,8 @@
 //! A registry inside the test: HTTP/1.1 on a loopback port, everything in memory, every fault on command.
 //!
 //! It speaks the distribution API as far as clients use it (manifests, blobs with ranges, uploads of all kinds, mounts, tags, a
-//! token service), keeps a log of what was asked, and breaks exactly what a test tells it to break. It needs no crate but `sha2` and
-//! `base64`, so that it can be included by path in unit tests and in integration tests alike.
+//! token service), keeps a log of what was asked, and breaks exactly what a test tells it to break. It needs no crate but `sha2`,
+//! `base64` and `serde_json`, so that it can be included by path in unit tests and in integration tests alike.
 //!
 //! What it is not: fast, complete, or lenient. Where a real registry forgives, it answers with an error.
 #![allow(
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -108,6 +108,61 @@ pub struct Habits {
     pub extra_scope: Option<String>,
     /// Bodies without a length: the connection's end is the body's.
     pub hides_lengths: bool,
+    /// A tag that stands for something else is not moved: this status, these words.
+    pub immutable_tags: Option<(u16, String)>,
+    /// Tags are listed backwards, all of them.
+    pub lists_tags_backwards: bool,
+    /// Tags are not listed: this status.
+    pub hides_tags: Option<u16>,
+    /// What is attached to a manifest is listed, so many on a page.
+    pub lists_referrers: Option<usize>,
+    /// Requests with a larger body are refused with 413.
+    pub largest_body: Option<usize>,
+    /// What came of a PATCH that was cut is thrown away; what whole ones brought stays.
+    pub drops_cut_pieces: bool,
+}
+
+/// Something that requests wait at until a test opens it.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<GateState>);
+
+#[derive(Debug, Default)]
+struct GateState {
+    /// Who has come, and whether it is open.
+    state: Mutex<(usize, bool)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// Lets everybody through, now and later.
+    pub fn open(&self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.1 = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until so many have come.
+    pub fn wait_for(&self, count: usize) {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(
+            self.0
+                .changed
+                .wait_while(state, |(come, _)| *come < count)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    fn pass(&self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 += 1;
+        self.0.changed.notify_all();
+        drop(
+            self.0
+                .changed
+                .wait_while(state, |(_, open)| !*open)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
 }
 
 /// What goes wrong with one request.
@@ -151,6 +206,10 @@ pub enum Fault {
     Echo,
     /// A redirect to this URL.
     Redirect(u16, String),
+    /// The request is done when the gate opens.
+    Hold(Gate),
+    /// The request is done, and its answer comes when the gate opens.
+    HoldAnswer(Gate),
     /// No fault: takes its place in the queue.
     Pass,
 }
@@ -664,6 +723,7 @@ impl Serving<'_> {
                 return Ok(false);
             }
             Fault::ExpireTokens => self.shared.state().tokens.clear(),
+            Fault::Hold(gate) => gate.pass(),
             _ => {}
         }
         let mut sent = Vec::new();
@@ -688,6 +748,9 @@ impl Serving<'_> {
             }
             _ => self.shared.handle(request, &sent),
         };
+        if let Fault::HoldAnswer(gate) = &fault {
+            gate.pass();
+        }
         if matches!(fault, Fault::LoseAnswer) {
             reset(self.control);
             return Ok(false);
@@ -761,6 +824,9 @@ impl Serving<'_> {
         let Some((_, id)) = request.path.rsplit_once("/blobs/uploads/") else {
             return;
         };
+        if state.habits.drops_cut_pieces {
+            return;
+        }
         if state.habits.forgets_cut_uploads {
             state.uploads.remove(id);
         } else if request.method == "PATCH"
@@ -855,6 +921,8 @@ impl Shared {
             ("blob", parts)
         } else if let Some(parts) = parts("/manifests/") {
             ("manifest", parts)
+        } else if let Some(parts) = parts("/referrers/") {
+            ("referrers", parts)
         } else if let Some(name) = rest.strip_suffix("/tags/list") {
             ("tags", (name.to_owned(), String::new()))
         } else {
@@ -873,6 +941,7 @@ impl Shared {
             ("manifest", "GET" | "HEAD") => self.read_manifest(&name, &last),
             ("manifest", "PUT") => self.write_manifest(request, &name, &last, body),
             ("tags", "GET") => self.tags(request, &name),
+            ("referrers", "GET") => self.referrers(request, &name, &last),
             ("upload", "POST") => self.begin_upload(request, &name),
             ("upload", _) => self.go_on_with_upload(request, &name, &last, body),
             _ => Answer::error(405, "UNSUPPORTED"),
@@ -1074,19 +1143,91 @@ impl Shared {
         let media_type = request.header("content-type").unwrap_or_default();
         let manifest = (media_type.to_owned(), Arc::new(body.to_vec()));
         let mut state = self.state();
+        if let Some((status, words)) = &state.habits.immutable_tags
+            && !reference.starts_with("sha256:")
+            && state
+                .manifests
+                .contains_key(&(name.to_owned(), reference.to_owned()))
+        {
+            return Answer::new(*status).body(words.as_bytes());
+        }
+        let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+        for child in document["manifests"].as_array().into_iter().flatten() {
+            let child = child["digest"].as_str().unwrap_or_default();
+            if !state
+                .manifests
+                .contains_key(&(name.to_owned(), child.to_owned()))
+            {
+                return Answer::error(400, "MANIFEST_BLOB_UNKNOWN");
+            }
+        }
         for reference in [reference, &digest] {
             state
                 .manifests
                 .insert((name.to_owned(), reference.to_owned()), manifest.clone());
         }
-        Answer::new(201)
+        let answer = Answer::new(201)
             .with("Location", format!("/v2/{name}/manifests/{digest}"))
-            .with("Docker-Content-Digest", digest)
+            .with("Docker-Content-Digest", digest);
+        match document["subject"]["digest"].as_str() {
+            Some(subject) if state.habits.lists_referrers.is_some() => {
+                answer.with("OCI-Subject", subject)
+            }
+            _ => answer,
+        }
+    }
+
+    fn referrers(&self, request: &Request, name: &str, subject: &str) -> Answer {
+        let state = self.state();
+        let Some(page) = state.habits.lists_referrers else {
+            return Answer::error(404, "NO_SUCH_PAGE");
+        };
+        let from: usize = request
+            .argument("from")
+            .and_then(|from| from.parse().ok())
+            .unwrap_or(0);
+        let all: Vec<serde_json::Value> = state
+            .manifests
+            .iter()
+            .filter(|((known, reference), _)| known == name && reference.starts_with("sha256:"))
+            .filter_map(|((_, digest), (media_type, bytes))| {
+                let document: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+                (document["subject"]["digest"] == subject).then(|| {
+                    serde_json::json!({
+                        "mediaType": media_type, "digest": digest, "size": bytes.len(),
+                        "artifactType": document["artifactType"], "annotations": document["annotations"],
+                    })
+                })
+            })
+            .collect();
+        let shown: Vec<_> = all.iter().skip(from).take(page).collect();
+        let document = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": shown,
+        });
+        let answer = Answer::new(200)
+            .with("Content-Type", "application/vnd.oci.image.index.v1+json")
+            .body(document.to_string().as_bytes());
+        match from + page < all.len() {
+            true => answer.with(
+                "Link",
+                format!(
+                    r#"</v2/{name}/referrers/{subject}?from={}>; rel="next""#,
+                    from + page
+                ),
+            ),
+            false => answer,
+        }
     }
 
     fn tags(&self, request: &Request, name: &str) -> Answer {
         let state = self.state();
-        let last = request.argument("last").unwrap_or_default();
+        if let Some(status) = state.habits.hides_tags {
+            return Answer::error(status, "UNSUPPORTED");
+        }
+        let last = match state.habits.lists_tags_backwards {
+            true => "",
+            false => request.argument("last").unwrap_or_default(),
+        };
         let mut tags: Vec<&str> = state
             .manifests
             .keys()
@@ -1094,6 +1235,9 @@ impl Shared {
             .map(|(_, reference)| reference.as_str())
             .filter(|tag| *tag > last)
             .collect();
+        if state.habits.lists_tags_backwards {
+            tags.reverse();
+        }
         let mut answer = Answer::new(200).with("Content-Type", "application/json");
         if let Some(most) = state.habits.tags_per_page
             && tags.len() > most
@@ -1153,6 +1297,9 @@ impl Shared {
     fn go_on_with_upload(&self, request: &Request, name: &str, id: &str, body: &[u8]) -> Answer {
         let mut state = self.state();
         let habits = state.habits.clone();
+        if habits.largest_body.is_some_and(|most| body.len() > most) {
+            return Answer::error(413, "TOO_LARGE");
+        }
         let Some(upload) = state.uploads.get_mut(id) else {
             return Answer::error(404, "BLOB_UPLOAD_UNKNOWN");
         };

@@ -1,11 +1,13 @@
 //! The room against a registry with faults, on loopback. What needs no connection is tested beside the code.
 
+mod append;
 mod auth;
 mod certificates;
 mod cloud;
 mod hosts;
 mod pull;
 mod push;
+mod referrers;
 mod soak;
 
 use std::ffi::OsStr;

@@ -23,6 +23,32 @@ fn a_tag_is_resolved_with_one_head() {
 }
 
 #[test]
+fn a_tag_stands_for_one_image_in_one_process() {
+    let fake = FakeRegistry::start();
+    let first = fake.put_manifest("a", "1", MANIFEST, &manifest("a"));
+    let client = client();
+    let tagged = image(&fake, "a:1");
+    let digest = |client: &Client| {
+        let resolved = client.resolve_once(&tagged).unwrap();
+        resolved.descriptor.digest.to_string()
+    };
+    assert_eq!(digest(&client), first);
+    let second = fake.put_manifest("a", "1", MANIFEST, &manifest("b"));
+    assert_eq!(digest(&client.clone()), first);
+    assert_eq!(lines(&fake).len(), 1);
+    assert_eq!(digest(&super::client()), second);
+    // What this client writes itself it knows of.
+    client
+        .push_manifest(&tagged, MANIFEST, &manifest("c"))
+        .unwrap();
+    assert_eq!(digest(&client), Digest::of(&manifest("c")).to_string());
+    // A failure is not remembered.
+    fake.fault("", "", Fault::Status(403));
+    fake.fault("", "", Fault::Status(403));
+    assert!(super::client().resolve_once(&image(&fake, "b:1")).is_err());
+}
+
+#[test]
 fn where_head_does_not_say_enough_get_is_asked() {
     let check = |prepare: fn(&FakeRegistry)| {
         let fake = FakeRegistry::start();

@@ -304,8 +304,8 @@ fn what_stays_wrong_is_told() {
         let count = lines(&fake).len();
         assert!(count <= most, "{fault:?}: {count}");
     };
-    check("PATCH", Fault::Status(413), 1, "status 413", 3);
-    check("PATCH", Fault::Early(413), 1, "status 413", 3);
+    check("PATCH", Fault::Status(413), 99, "status 413", 12);
+    check("PATCH", Fault::Early(413), 99, "status 413", 12);
     check("PATCH", Fault::Status(403), 1, "Denied", 3);
     check(
         "PATCH",
@@ -493,4 +493,176 @@ fn manifests_go_under_a_tag_or_a_digest() {
         matches!(error, RegistryError::DigestMismatch { .. }),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_body_that_is_too_large_goes_in_pieces_and_so_does_the_next_one() {
+    let fake = FakeRegistry::start();
+    fake.habits(|habits| habits.largest_body = Some(30_000));
+    let client = client();
+    let bytes = noise(100_000);
+    push(&client, &image(&fake, "a"), &bytes).unwrap();
+    assert!(fake.blob("a", &Digest::of(&bytes).to_string()).as_ref() == Some(&bytes));
+    let patches = |fake: &FakeRegistry| {
+        let log = fake.take_log();
+        let patches = log.iter().filter(|entry| entry.method == "PATCH");
+        patches
+            .map(|entry| {
+                let range = entry.header("content-range").unwrap_or("-").to_owned();
+                format!("{} {range}", entry.status)
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        patches(&fake),
+        [
+            "413 -",
+            "413 0-49999",
+            "202 0-24999",
+            "202 25000-49999",
+            "202 50000-74999",
+            "202 75000-99999"
+        ]
+    );
+    push(&client, &image(&fake, "a"), &noise(60_000)).unwrap();
+    assert_eq!(
+        patches(&fake),
+        ["202 0-24999", "202 25000-49999", "202 50000-59999"]
+    );
+}
+
+#[test]
+fn where_a_cut_costs_all_that_a_request_brought_requests_become_smaller() {
+    let fake = FakeRegistry::start();
+    fake.habits(|habits| habits.drops_cut_pieces = true);
+    let bytes = noise(1_000_000);
+    let client = client_with(&[], RegistryOptions::default(), Threads::Some, |tuning| {
+        tuning.piece = 50_000;
+    });
+    fake.fault("PATCH", "", Fault::CutRequest(700_000));
+    for _ in 0..10 {
+        fake.fault("PATCH", "", Fault::Pass);
+    }
+    fake.fault("PATCH", "", Fault::CutRequest(40_000));
+    push(&client, &image(&fake, "a"), &bytes).unwrap();
+    assert!(fake.blob("a", &Digest::of(&bytes).to_string()).as_ref() == Some(&bytes));
+    assert_eq!(fake.faults_left(), 0);
+    assert_eq!(received(&fake), 1_000_000 + 700_000 + 40_000);
+}
+
+#[test]
+fn threads_that_want_one_blob_upload_it_once() {
+    let fake = FakeRegistry::start();
+    let client = client();
+    let bytes = noise(200_000);
+    let repositories = ["a", "a", "b", "a", "c", "b"];
+    let done: Vec<Pushed> = std::thread::scope(|scope| {
+        let threads: Vec<_> = repositories
+            .iter()
+            .map(|name| {
+                let (client, bytes, image) = (&client, &bytes, image(&fake, name));
+                scope.spawn(move || push(client, &image, bytes).unwrap())
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let count = |what: Pushed| done.iter().filter(|done| **done == what).count();
+    assert_eq!(
+        (
+            count(Pushed::Uploaded),
+            count(Pushed::Mounted),
+            count(Pushed::Existed)
+        ),
+        (1, 2, 3)
+    );
+    assert_eq!(received(&fake), 200_000);
+}
+
+#[test]
+fn a_thread_whose_turn_ends_in_failure_leaves_it_to_the_next_one() {
+    let fake = FakeRegistry::start();
+    let client = client();
+    let bytes = noise(10_000);
+    fake.fault("POST", "", Fault::Status(403));
+    let done: Vec<bool> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| push(&client, &image(&fake, "a"), &bytes).is_ok()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert_eq!(done.iter().filter(|done| **done).count(), 1);
+    assert!(fake.blob("a", &Digest::of(&bytes).to_string()).is_some());
+}
+
+#[test]
+fn a_tag_that_cannot_be_moved_and_need_not_be_is_no_failure() {
+    for (status, words) in [
+        (
+            400,
+            r#"{"errors":[{"code":"TAG_INVALID","message":"The image tag '1' already exists in the 'a' repository and cannot be overwritten because the tag is immutable."}]}"#,
+        ),
+        (
+            412,
+            r#"{"errors":[{"code":"PRECONDITION","message":"Failed to process request due to 'a:1' configured as immutable."}]}"#,
+        ),
+        (
+            403,
+            r#"{"errors":[{"code":"DENIED","message":"tag is immutable"}]}"#,
+        ),
+        (
+            405,
+            r#"{"errors":[{"code":"UNSUPPORTED","message":"The operation is disallowed on locked tag"}]}"#,
+        ),
+        (409, ""),
+    ] {
+        let fake = FakeRegistry::start();
+        let client = client();
+        let tagged = image(&fake, "a:1");
+        let first = client
+            .push_manifest(&tagged, MANIFEST, &manifest("one"))
+            .unwrap();
+        fake.habits(|habits| habits.immutable_tags = Some((status, words.to_owned())));
+        assert_eq!(
+            client
+                .push_manifest(&tagged, MANIFEST, &manifest("one"))
+                .unwrap(),
+            first
+        );
+        let error = client
+            .push_manifest(&tagged, MANIFEST, &manifest("two"))
+            .unwrap_err();
+        assert!(
+            matches!(&error, RegistryError::ImmutableTag { stands, .. } if *stands == first),
+            "{}",
+            told(&error)
+        );
+        assert!(told(&error).contains("ignore-immutable-tags"));
+        // By digest nothing is in the way.
+        let two = tagged.with_digest(Digest::of(&manifest("two")));
+        client
+            .push_manifest(&two, MANIFEST, &manifest("two"))
+            .unwrap();
+    }
+    // A refusal for another reason stays what it is.
+    let fake = FakeRegistry::start();
+    let tagged = image(&fake, "a:1");
+    fake.put_manifest("a", "1", MANIFEST, &manifest("one"));
+    fake.fault("PUT", "", Fault::Says(403, "no rights".to_owned()));
+    let error = client()
+        .push_manifest(&tagged, MANIFEST, &manifest("two"))
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::Denied { .. }), "{error:?}");
+    // And where the tag does not exist, it is not the tag.
+    let fake = FakeRegistry::start();
+    fake.fault("PUT", "", Fault::Says(400, "already exists".to_owned()));
+    let error = client()
+        .push_manifest(&image(&fake, "a:1"), MANIFEST, &manifest("two"))
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::Status { .. }), "{error:?}");
 }
