@@ -19,6 +19,7 @@ mod import;
 mod inputs;
 mod lending;
 mod limits;
+mod manifests;
 mod remotes;
 mod stored;
 mod transfer;
@@ -39,6 +40,7 @@ pub use content::content_tag;
 pub use failure::Failure;
 pub use forecast::{ForecastStep, Outlook, forecast};
 pub use import::{Import, import};
+pub use manifests::{Indexing, ListSource, NewIndex, appended_otherwise, listed};
 pub use stored::export_of;
 pub use transfer::{pull, push};
 

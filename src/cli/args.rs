@@ -77,6 +77,9 @@ pub(super) enum Command {
     Pull(Pull),
     /// Send an image of the state directory to its registry
     Push(Push),
+    /// Indexes of several platforms: put together, looked at, pushed
+    #[command(subcommand)]
+    Manifest(super::manifest::Command),
     /// List images
     #[command(visible_alias = "ls")]
     Images(Images),
@@ -223,6 +226,12 @@ pub(super) struct Build {
     pub(super) push: bool,
     #[command(flatten)]
     pub(super) account: Account,
+    /// Push the image by digest and add it to the index under REF, which other jobs may add to at the same time
+    #[arg(long, value_name = "REF[,run=ID][,expect=PLATFORM]")]
+    pub(super) append_to: Vec<String>,
+    /// Leave a tag as it is where the registry does not let it be moved, and do not fail
+    #[arg(long, alias = "push-ignore-immutable-tag-errors")]
+    pub(super) ignore_immutable_tags: bool,
     /// Keep the image in the state directory: --output type=image
     #[arg(long)]
     pub(super) load: bool,
@@ -444,6 +453,9 @@ pub(super) struct Push {
     /// Print the digest only
     #[arg(short, long)]
     pub(super) quiet: bool,
+    /// Leave a tag as it is where the registry does not let it be moved, and do not fail
+    #[arg(long, alias = "push-ignore-immutable-tag-errors")]
+    pub(super) ignore_immutable_tags: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -16,6 +16,7 @@ mod grants;
 mod images;
 mod isolation;
 mod limits;
+mod manifest;
 mod output;
 mod registry;
 mod request;
@@ -67,6 +68,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Debug(debug) => debug::run(&debug),
         Command::Pull(pull) => registry::pull(&global, &pull),
         Command::Push(push) => registry::push(&global, &push),
+        Command::Manifest(manifest) => manifest::run(&global, &manifest),
         Command::Login(login) => registry::login(&global, &login),
         Command::Logout(logout) => registry::logout(&global, &logout),
         Command::Images(list) => images::list(&global, &list),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::pipeline::Failure;
-use crate::vocab::{Epoch, ImageRef, ImageWriting, OutputSpec};
+use crate::vocab::{AppendTo, Epoch, ImageRef, ImageWriting, OutputSpec};
 
 use super::args::Build;
 use super::fields::Fields;
@@ -30,7 +30,8 @@ pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>
     let is_pushed = outputs
         .iter()
         .any(|output| matches!(output, OutputSpec::Image { push: true, .. }));
-    let keep = args.load || !is_pushed && (args.output.is_empty() || !tags.is_empty());
+    let is_asked_nowhere = args.output.is_empty() && args.append_to.is_empty();
+    let keep = args.load || !is_pushed && (is_asked_nowhere || !tags.is_empty());
     if keep {
         match outputs
             .iter_mut()
@@ -40,10 +41,54 @@ pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>
             _ => outputs.push(image_output(tags.to_vec(), true, false)),
         }
     }
+    let is_image = |output: &OutputSpec| matches!(output, OutputSpec::Image { .. });
+    if !args.append_to.is_empty() && !outputs.iter().any(is_image) {
+        outputs.push(image_output(Vec::new(), false, false));
+    }
     if outputs.iter().filter(|output| to_stdout(output)).count() > 1 {
         return Err(usage("only one output can go to standard output"));
     }
     Ok(outputs)
+}
+
+/// Reads `REF[,run=ID][,expect=PLATFORM]…`.
+pub(super) fn append_to(text: &str) -> Result<AppendTo, Failure> {
+    let mut parts = text.split(',');
+    let name = parts.next().unwrap_or_default();
+    let mut to = AppendTo {
+        image: image(name.strip_prefix("docker://").unwrap_or(name))?,
+        run: None,
+        expect: Vec::new(),
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("run", run)) if !run.is_empty() => to.run = Some(run.to_owned()),
+            Some(("expect", platform)) => to.expect.push(
+                platform
+                    .parse()
+                    .map_err(|error: crate::vocab::PlatformError| usage(error.to_string()))?,
+            ),
+            _ => {
+                return Err(usage(format!(
+                    "`{text}`: `{part}` is neither run=ID nor expect=PLATFORM"
+                )));
+            }
+        }
+    }
+    tagged(&to.image)?;
+    Ok(to)
+}
+
+/// Refuses a name that an index cannot be kept under.
+pub(super) fn tagged(image: &ImageRef) -> Result<(), Failure> {
+    if image.digest.is_none() {
+        return Ok(());
+    }
+    let mut failure = usage(format!("`{}` names one manifest", image.familiar()));
+    failure.diagnostics[0]
+        .hints
+        .push("an index of several jobs is kept under a tag".to_owned());
+    Err(failure)
 }
 
 fn image_output(names: Vec<ImageRef>, store: bool, push: bool) -> OutputSpec {
@@ -251,6 +296,26 @@ mod tests {
                 oci_media_types: true,
             },
         );
+    }
+
+    #[test]
+    fn indexes_to_append_to() {
+        let to = append_to("h.io/a:1,run=7,expect=linux/amd64,expect=arm64").unwrap();
+        assert_eq!(to.image.to_string(), "h.io/a:1");
+        assert_eq!(to.run.as_deref(), Some("7"));
+        assert_eq!(to.expect.len(), 2);
+        assert_eq!(append_to("a").unwrap().image.tag.as_deref(), Some("latest"));
+        let digest = format!("a@{}", crate::vocab::Digest::of(b"x"));
+        for text in [
+            "",
+            "a:1,run=",
+            "a:1,x=y",
+            "a:1,run",
+            "a:1,expect=a/b/c/d",
+            &digest,
+        ] {
+            assert!(append_to(text).is_err(), "{text}");
+        }
     }
 
     #[test]

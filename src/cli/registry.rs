@@ -64,6 +64,7 @@ pub(super) fn push(global: &Global, args: &Push) -> Result<(), Failure> {
         &options,
         &stored.manifest,
         &destination,
+        args.ignore_immutable_tags,
         display.as_ref(),
     )?;
     print(&match args.quiet {

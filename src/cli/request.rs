@@ -12,7 +12,7 @@ use crate::vocab::{
 
 use super::args::{Build, Global, Network, Progress, RequireIsolation};
 use super::caches::caches;
-use super::output::outputs;
+use super::output::{self, outputs};
 use super::{grants, isolation, limits, usage};
 
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
@@ -154,6 +154,12 @@ pub(super) fn request(
         cache_from,
         cache_to,
         content_tag: args.content_tag,
+        append_to: args
+            .append_to
+            .iter()
+            .map(|text| output::append_to(text))
+            .collect::<Result<_, _>>()?,
+        ignore_immutable_tags: args.ignore_immutable_tags,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
         source_date_epoch: std::env::var("SOURCE_DATE_EPOCH")

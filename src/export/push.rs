@@ -14,6 +14,8 @@ const BLOBS_AT_ONCE: usize = 4;
 /// Pushes the result under every name. `mount_from` gives, for a layer, names of repositories that are known to have it;
 /// `progress` is told of bytes sent: layer, bytes so far.
 ///
+/// Where a name is a tag that cannot be moved, `goes_on` decides: with the names that follow, or not at all.
+///
 /// A layer that the registry has, or can mount, is never opened, and so never fetched from elsewhere.
 pub fn push(
     client: &Client,
@@ -21,6 +23,7 @@ pub fn push(
     blobs: &Blobs<'_>,
     mount_from: &(dyn Fn(&Descriptor, &ImageRef) -> Vec<String> + Sync),
     progress: &(dyn Fn(&Descriptor, u64) + Sync),
+    goes_on: &dyn Fn(&RegistryError) -> bool,
     cancel: &Cancel,
 ) -> Result<(), ExportError> {
     let mut done: Vec<(String, String)> = Vec::new();
@@ -44,7 +47,12 @@ pub fn push(
             return Err(ExportError::Cancelled);
         }
         let (top, bytes) = export.top();
-        client.push_manifest(name, &top.media_type, bytes)?;
+        match client.push_manifest(name, &top.media_type, bytes) {
+            Err(error @ RegistryError::ImmutableTag { .. }) if goes_on(&error) => {}
+            pushed => {
+                pushed?;
+            }
+        }
     }
     Ok(())
 }

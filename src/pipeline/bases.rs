@@ -269,7 +269,10 @@ impl Resolver<'_> {
         let last = self.store.record(&key.0).ok().flatten();
         let last = last.map(|record| record.result.0);
         let top = match last {
-            Some(_) => self.client.resolve(image).map_err(not_found)?.descriptor,
+            Some(_) => {
+                let resolved = self.client.resolve_once(image);
+                resolved.map_err(not_found)?.descriptor
+            }
             None => {
                 let fetched = self.client.manifest(image).map_err(not_found)?;
                 self.store

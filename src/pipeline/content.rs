@@ -134,7 +134,7 @@ pub(super) fn retag(
 ) -> Result<Option<Delivered>, Failure> {
     let caches = !request.cache_to.iter().all(|to| *to == CacheTo::Inline);
     let reads_cache = !graph.origins.iter().any(|origin| origin.ignore_cache);
-    if caches || !reads_cache {
+    if caches || !reads_cache || !request.append_to.is_empty() {
         return Ok(None);
     }
     let mut found = Vec::new();
@@ -176,7 +176,16 @@ pub(super) fn retag(
                 events,
             );
             let put = client.push_manifest(name, &fetched.descriptor.media_type, &fetched.bytes);
-            put.map_err(|error| cannot_tag(name, &error, vertex, events))?;
+            match put {
+                Err(error @ RegistryError::ImmutableTag { .. })
+                    if request.ignore_immutable_tags =>
+                {
+                    events.emit(Event::Diagnostic(super::transfer::left_alone(&error)));
+                }
+                put => {
+                    put.map_err(|error| cannot_tag(name, &error, vertex, events))?;
+                }
+            }
             events.emit(Event::Finished { vertex });
         }
     }

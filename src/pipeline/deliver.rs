@@ -6,19 +6,21 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::export::{self, Blobs, Export, ExportError, ExportedImage};
+use crate::image::{Listing, ListingEntry, Slot};
 use crate::plan::{BaseLocation, Graph, Op};
+use crate::registry::{Appended, RegistryError};
 use crate::rootfs::Times;
 use crate::solve::{ChainLayer, Solution, StepError};
 use crate::store::Store;
 use crate::vocab::{
-    BuildRequest, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode, ImageRef,
-    OutputSpec, Summary, SummaryImage, VertexId,
+    AppendTo, BuildRequest, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode,
+    ImageRef, OutputSpec, Stream, Summary, SummaryImage, VertexId,
 };
 use crate::worker::Machine;
 
 use super::content::Signature;
 use super::images::{Form, Images};
-use super::{Failure, TaskIds, failure};
+use super::{Failure, TaskIds, failure, manifests, transfer};
 
 /// Tells whether an output needs the files themselves, not only records and blobs.
 pub(super) fn needs_files(request: &BuildRequest) -> bool {
@@ -109,7 +111,10 @@ pub(super) fn deliver(
                         names: &all,
                         ..export
                     };
-                    push_image(graph, solution, machine, &export, &blobs, &task, cancel)?;
+                    let leaves = request.ignore_immutable_tags;
+                    push_image(
+                        graph, solution, machine, &export, &blobs, &task, leaves, cancel,
+                    )?;
                 }
                 delivered.names.extend(names.iter().cloned());
             }
@@ -163,8 +168,105 @@ pub(super) fn deliver(
             }
         }
     }
+    for to in &request.append_to {
+        let task = Task {
+            events,
+            tasks,
+            cancel,
+        };
+        append_image(
+            request, graph, solution, machine, &images, &blobs, &task, to,
+        )?;
+    }
     delivered.write_files(request)?;
     Ok(delivered)
+}
+
+/// Pushes the result by its digest and adds it to the index of several jobs.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the last station of a build sees all of it"
+)]
+fn append_image(
+    request: &BuildRequest,
+    graph: &Graph,
+    solution: &Solution,
+    machine: &Machine<'_>,
+    images: &[Images],
+    blobs: &Blobs<'_>,
+    task: &Task<'_>,
+    to: &AppendTo,
+) -> Result<(), Failure> {
+    let output = request
+        .outputs
+        .iter()
+        .find(|output| matches!(output, OutputSpec::Image { .. }))
+        .expect("the command line sees to it that there is one");
+    let images = form(images, output);
+    let name = to.image.with_digest(export(images, &[]).top().0.digest);
+    let names = [name];
+    let export = export(images, &names);
+    push_image(
+        graph,
+        solution,
+        machine,
+        &export,
+        blobs,
+        task,
+        false,
+        task.cancel,
+    )?;
+    let parts = match &export.index {
+        Some(index) => Listing::parse(&index.bytes, Some(&index.descriptor.media_type))
+            .ok()
+            .flatten()
+            .expect("the index was written a moment ago")
+            .parts(),
+        None => export
+            .images
+            .iter()
+            .map(|image| {
+                let entry = ListingEntry::image(&image.manifest, Some(&image.platform));
+                (Slot::Platform(image.platform.clone()), vec![entry])
+            })
+            .collect(),
+    };
+    let vertex = task
+        .tasks
+        .start(format!("append to {}", to.image.familiar()), task.events);
+    let appended = machine
+        .client()
+        .map_err(|error| {
+            Failure::new(
+                ExitCode::Export,
+                Diagnostic::error("the registry settings cannot be used").caused_by(&error),
+            )
+        })
+        .and_then(|client| manifests::append(client, to, &parts, &request.index_annotations));
+    match appended {
+        Ok(appended) => {
+            for warning in manifests::appended_otherwise(&to.image, &appended) {
+                task.events.emit(Event::Diagnostic(warning));
+            }
+            if let Appended::Waiting { missing } = &appended {
+                let text = format!("waiting for {}\n", manifests::listed(missing));
+                task.events.emit(Event::Output {
+                    vertex,
+                    stream: Stream::Stdout,
+                    bytes: text.into_bytes(),
+                });
+            }
+            task.events.emit(Event::Finished { vertex });
+            Ok(())
+        }
+        Err(failure) => {
+            task.events.emit(Event::Failed {
+                vertex,
+                message: failure.diagnostics[0].message.clone(),
+            });
+            Err(failure::ended(task.cancel).unwrap_or(failure))
+        }
+    }
 }
 
 fn form<'a>(images: &'a [Images], output: &OutputSpec) -> &'a Images {
@@ -205,6 +307,10 @@ fn keep_image(store: &Store, export: &Export<'_>) -> Result<(), Failure> {
     keep().map_err(|error| failure::store(&error))
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the last station of a build sees all of it"
+)]
 fn push_image(
     graph: &Graph,
     solution: &Solution,
@@ -212,6 +318,7 @@ fn push_image(
     export: &Export<'_>,
     blobs: &Blobs<'_>,
     task: &Task<'_>,
+    leaves_immutable_tags: bool,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
     if export.names.is_empty() {
@@ -245,7 +352,22 @@ fn push_image(
                 total: layer.size,
             });
         };
-        export::push(client, export, blobs, &mount_from, &progress, cancel)
+        let goes_on = |error: &RegistryError| {
+            if leaves_immutable_tags {
+                let warning = transfer::left_alone(error);
+                task.events.emit(Event::Diagnostic(warning));
+            }
+            leaves_immutable_tags
+        };
+        export::push(
+            client,
+            export,
+            blobs,
+            &mount_from,
+            &progress,
+            &goes_on,
+            cancel,
+        )
     })
 }
 

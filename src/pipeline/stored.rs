@@ -1,7 +1,7 @@
 //! An image of the store as something to deliver.
 
 use crate::export::{Export, ExportedImage, ExportedIndex};
-use crate::image::{Manifest, parse_config, parse_manifest};
+use crate::image::{ImageError, Manifest, parse_config, parse_manifest, parts_of};
 use crate::store::Store;
 use crate::vocab::{Descriptor, Diagnostic, ExitCode, ImageRef, Platform};
 
@@ -26,10 +26,21 @@ pub fn export_of<'a>(
         Manifest::Index(entries) => {
             let mut images = Vec::new();
             for entry in entries {
-                let bytes = document(store, &entry.descriptor)?;
-                if let Manifest::Image { config, layers } = parse(&bytes, &entry.descriptor)? {
-                    images.push(image(store, &entry.descriptor, bytes, config, layers)?);
-                }
+                let top = &entry.descriptor;
+                let bytes = document(store, top)?;
+                images.push(match parse_manifest(&bytes, typed(top)) {
+                    Ok(Manifest::Image { config, layers }) => {
+                        image(store, top, bytes, config, layers)?
+                    }
+                    Ok(Manifest::Index(_)) => {
+                        return Err(Failure::new(
+                            ExitCode::Store,
+                            Diagnostic::error("an index within an index is not supported"),
+                        ));
+                    }
+                    Err(ImageError::NotAnImage(_)) => attestation(store, top, bytes)?,
+                    Err(error) => return Err(unreadable(&error)),
+                });
             }
             Ok(Export {
                 images,
@@ -67,6 +78,29 @@ fn image(
     })
 }
 
+/// Returns what speaks of an image (provenance, an SBOM) and goes where its index goes.
+fn attestation(
+    store: &Store,
+    manifest: &Descriptor,
+    manifest_bytes: Vec<u8>,
+) -> Result<ExportedImage, Failure> {
+    let parts = parts_of(&manifest_bytes).map_err(|error| unreadable(&error))?;
+    let Some((config, layers)) = parts.blobs.split_first() else {
+        return Err(Failure::new(
+            ExitCode::Store,
+            Diagnostic::error(format!("the manifest {} names nothing", manifest.digest)),
+        ));
+    };
+    Ok(ExportedImage {
+        platform: Platform::new("unknown", "unknown", None),
+        manifest: manifest.clone(),
+        manifest_bytes,
+        config: config.clone(),
+        config_bytes: document(store, config)?,
+        layers: layers.to_vec(),
+    })
+}
+
 fn document(store: &Store, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> {
     store.read_blob(&descriptor.digest, DOCUMENT_LIMIT).map_err(|error| failure::store(&error))?.ok_or_else(|| {
         Failure::new(
@@ -78,11 +112,17 @@ fn document(store: &Store, descriptor: &Descriptor) -> Result<Vec<u8>, Failure> 
 }
 
 fn parse(bytes: &[u8], descriptor: &Descriptor) -> Result<Manifest, Failure> {
-    let media_type = Some(descriptor.media_type.as_str()).filter(|text| !text.is_empty());
-    parse_manifest(bytes, media_type).map_err(|error| {
-        Failure::new(
-            ExitCode::Store,
-            Diagnostic::error("the image's manifest cannot be read").caused_by(&error),
-        )
-    })
+    parse_manifest(bytes, typed(descriptor)).map_err(|error| unreadable(&error))
+}
+
+/// Returns the type that a descriptor says.
+fn typed(descriptor: &Descriptor) -> Option<&str> {
+    Some(descriptor.media_type.as_str()).filter(|text| !text.is_empty())
+}
+
+fn unreadable(error: &ImageError) -> Failure {
+    Failure::new(
+        ExitCode::Store,
+        Diagnostic::error("the image's manifest cannot be read").caused_by(error),
+    )
 }

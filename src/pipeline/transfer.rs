@@ -100,7 +100,7 @@ fn media_type(manifest: &[u8]) -> String {
         .to_owned()
 }
 
-fn pull_blob(
+pub(super) fn pull_blob(
     store: &Store,
     client: &Client,
     name: &ImageRef,
@@ -150,6 +150,7 @@ pub fn push(
     options: &RegistryOptions,
     image: &Descriptor,
     destination: &ImageRef,
+    ignore_immutable_tags: bool,
     events: &dyn EventSink,
 ) -> Result<Digest, Failure> {
     let client =
@@ -172,18 +173,28 @@ pub fn push(
             total: layer.size,
         });
     };
+    let stands = Mutex::new(image.digest);
+    let fixed = |error: &RegistryError| {
+        if ignore_immutable_tags && let RegistryError::ImmutableTag { stands: found, .. } = error {
+            *stands.lock().unwrap_or_else(PoisonError::into_inner) = *found;
+            events.emit(Event::Diagnostic(left_alone(error)));
+            return true;
+        }
+        false
+    };
     let pushed = export::push(
         &client,
         &exported,
         &blobs,
         &|_, _| Vec::new(),
         &progress,
+        &fixed,
         &cancel,
     );
     match pushed {
         Ok(()) => {
             events.emit(Event::Finished { vertex });
-            Ok(image.digest)
+            Ok(stands.into_inner().unwrap_or_else(PoisonError::into_inner))
         }
         Err(error) => {
             events.emit(Event::Failed {
@@ -197,6 +208,11 @@ pub fn push(
             Err(Failure::new(ExitCode::Export, diagnostic))
         }
     }
+}
+
+/// Returns the warning about a tag that was to be pushed and stays what it was.
+pub(super) fn left_alone(error: &RegistryError) -> Diagnostic {
+    Diagnostic::warning("the tag was left as it is").caused_by(error)
 }
 
 fn cannot(verb: &str, name: &ImageRef, error: &RegistryError) -> Failure {

@@ -71,7 +71,15 @@ impl Exchange {
         let mut trail = Trail::default();
         for endpoint in self.sources(image) {
             match self.fetch(&endpoint, image).await {
-                Ok(fetched) => return Ok(fetched),
+                Ok(fetched) => {
+                    if image.digest.is_none() {
+                        let descriptor = fetched.descriptor.clone();
+                        self.resolved()
+                            .entry(image.clone())
+                            .or_insert(Resolved { descriptor });
+                    }
+                    return Ok(fetched);
+                }
                 Err(error) => trail.add(&endpoint, error),
             }
         }

@@ -53,8 +53,8 @@ mod tags;
 mod tls;
 mod token;
 mod transport;
-mod variables;
 mod turns;
+mod variables;
 
 #[cfg(test)]
 #[path = "../../tests/support/registry.rs"]

@@ -40,7 +40,7 @@ pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{
-    AgentSource, Allowed, BuildRequest, Compression, ContextSource, DockerfileSource,
+    AgentSource, Allowed, AppendTo, BuildRequest, Compression, ContextSource, DockerfileSource,
     EmulatorProgram, Epoch, ImageWriting, LayerForm, NamedContext, NetworkMode, OutputSpec,
     ProgressMode, RegistryAccount, RegistryOptions, SecretSource, Security, StepLimits, Ulimit,
 };

@@ -61,6 +61,10 @@ pub struct BuildRequest {
     pub cache_to: Vec<CacheTo>,
     /// Whether a pushed result gets a name made of what it is built from, and is looked for under it first.
     pub content_tag: bool,
+    /// Indexes at registries that the result is added to.
+    pub append_to: Vec<AppendTo>,
+    /// A tag that the registry does not let be moved is no failure.
+    pub ignore_immutable_tags: bool,
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH` of the environment; the build argument of that name goes before it.
@@ -355,6 +359,17 @@ pub enum ProgressMode {
     Plain,
     RawJson,
     Quiet,
+}
+
+/// An index at a registry that several jobs add to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendTo {
+    /// Has a tag.
+    pub image: ImageRef,
+    /// What other runs have put there is left out.
+    pub run: Option<String>,
+    /// The index is written when it has all of these.
+    pub expect: Vec<Platform>,
 }
 
 /// How registries are reached.

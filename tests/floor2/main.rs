@@ -16,6 +16,7 @@ mod errors;
 mod isolation;
 mod language;
 mod limits;
+mod manifest;
 mod mounts;
 mod outputs;
 mod registry;
