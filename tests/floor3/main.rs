@@ -6,6 +6,7 @@
 mod support;
 
 mod debian;
+mod registries;
 mod server;
 
 use std::process::Command;
