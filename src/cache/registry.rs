@@ -58,7 +58,7 @@ pub(super) fn records(
             }
             Ok(Manifest::Image { config, layers }) => {
                 let mut text = Vec::new();
-                let read = client.blob(image, &config)?.read_to_end(&mut text);
+                let read = client.own_blob(image, &config)?.read_to_end(&mut text);
                 read.map_err(|_| CacheError::Gone(config.digest))?;
                 is_foreign |= of_buildkit(&text, "moby.buildkit.cache.v0");
                 if let Ok(config) = parse_config(&text) {
@@ -97,7 +97,7 @@ pub(super) fn blob(
     image: &ImageRef,
     blob: &Descriptor,
 ) -> Result<Box<dyn Read + Send>, CacheError> {
-    Ok(Box::new(client.blob(image, blob)?))
+    Ok(Box::new(client.own_blob(image, blob)?))
 }
 
 pub(super) fn put_blob(

@@ -48,6 +48,9 @@ pub(super) struct Global {
     /// File of credentials [default: that of REGISTRY_AUTH_FILE, else auth.json and config.json in their usual places]
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) authfile: Option<PathBuf>,
+    /// Authorities (*.crt) and client certificates (*.cert with *.key) for every registry
+    #[arg(long, value_name = "DIR", global = true, env = "BUILDER_CERT_DIR")]
+    pub(super) cert_dir: Option<PathBuf>,
 }
 
 /// An account for the registries of one command.

@@ -59,6 +59,7 @@ impl Global {
             insecure: self.insecure_registry.clone(),
             auth_file: self.authfile.clone(),
             accounts: Vec::new(),
+            cert_dir: self.cert_dir.clone(),
         })
     }
 }

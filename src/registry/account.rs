@@ -195,9 +195,11 @@ impl Exchange {
             return Ok(Some(credential.clone()));
         }
         accounts.login = Login::Unknown;
+        // Clouds are no registries: what is said of these does not hold for them.
+        let rules = self.rules().for_downloads();
         let caller = Caller {
             transport: self.transport(),
-            rules: self.rules(),
+            rules: &rules,
             tuning: self.tuning(),
             environment: &self.credentials().environment,
         };

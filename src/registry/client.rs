@@ -131,7 +131,18 @@ impl Client {
         image: &ImageRef,
         descriptor: &Descriptor,
     ) -> Result<BlobReader, RegistryError> {
-        BlobReader::open(&self.exchange, &self.reactor, image, descriptor)
+        let sources = self.exchange.blob_sources(image);
+        BlobReader::open(&self.exchange, &self.reactor, sources, image, descriptor)
+    }
+
+    /// The same from where pushes go: what was put there by a push, and may be nowhere else.
+    pub fn own_blob(
+        &self,
+        image: &ImageRef,
+        descriptor: &Descriptor,
+    ) -> Result<BlobReader, RegistryError> {
+        let sources = vec![self.exchange.origin(image)];
+        BlobReader::open(&self.exchange, &self.reactor, sources, image, descriptor)
     }
 
     /// Tells whether the registry itself (no mirror) has a blob in the image's repository.
@@ -296,12 +307,7 @@ impl Client {
             &self.environment,
             self.tuning,
         );
-        let endpoint = exchange.origin(&ImageRef {
-            registry: registry.to_owned(),
-            repository: String::new(),
-            tag: None,
-            digest: None,
-        });
+        let endpoint = exchange.registry(registry);
         let mut ask = Ask::read(Method::GET, &endpoint, "", registry);
         ask.target = Target::Tail("/".to_owned());
         ask.scopes = Scopes::default();

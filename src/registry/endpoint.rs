@@ -1,178 +1,36 @@
-//! Where to ask for a repository: the registry's host, its mirrors, and what each of them may be trusted with.
+//! Whom to ask: a server with what is learned about it, and a repository on it.
 //!
-//! In: [`RegistryOptions`] and image names. Out: [`Endpoint`]s in the order in which they are tried. Nothing here does I/O.
+//! In: [`Site`]s and places, from the [`Rules`]. Out: URLs, and what may be sent where. Nothing here does I/O.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use reqwest::Url;
 
+use super::config::Bar;
 use super::error::RegistryError;
 use super::token::Auth;
-use crate::vocab::RegistryOptions;
 
-/// The name under which Docker Hub's images and credentials go.
-pub(super) const DOCKER_HUB: &str = "docker.io";
-/// The host that serves Docker Hub's API.
-const DOCKER_HUB_API: &str = "registry-1.docker.io";
-
-/// The options, understood.
-#[derive(Clone, Debug)]
-pub(super) struct Rules {
-    mirrors: Vec<(String, Mirror)>,
-    insecure: Vec<String>,
-}
-
-/// The value of one `--registry-mirror`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mirror {
-    authority: String,
-    scheme: Option<Scheme>,
-    base: String,
-    prefix: String,
-}
-
-impl Rules {
-    /// Reads the options.
-    pub(super) fn new(options: &RegistryOptions) -> Result<Rules, RegistryError> {
-        let mut mirrors = Vec::new();
-        for (registry, url) in &options.mirrors {
-            mirrors.push((canonical_registry(registry), Mirror::parse(url)?));
-        }
-        Ok(Rules {
-            mirrors,
-            insecure: options
-                .insecure
-                .iter()
-                .map(|entry| {
-                    let entry = entry.trim().trim_end_matches('/');
-                    let entry = entry.split_once("://").map_or(entry, |(_, rest)| rest);
-                    entry.to_ascii_lowercase()
-                })
-                .collect(),
-        })
-    }
-
-    /// Tells whether the user said that a host, or a host with its port, may be reached without a checked TLS.
-    pub(super) fn is_insecure(&self, authority: &str) -> bool {
-        let authority = authority.to_ascii_lowercase();
-        let (host, _) = split_port(&authority);
-        self.insecure
-            .iter()
-            .any(|entry| *entry == authority || *entry == host)
-    }
-
-    /// Returns the hosts that mirror `registry`, each with the prefix of its repositories, in order.
-    pub(super) fn mirrors(&self, registry: &str) -> Vec<(Site, String)> {
-        self.mirrors
-            .iter()
-            .filter(|(mirrored, _)| mirrored == registry)
-            .map(|(_, mirror)| {
-                let site = Site {
-                    registry: mirror.authority.clone(),
-                    authority: mirror.authority.clone(),
-                    base: mirror.base.clone(),
-                    scheme: mirror.scheme,
-                };
-                (site, mirror.prefix.clone())
-            })
-            .collect()
-    }
-}
-
-impl Mirror {
-    /// Reads `[http[s]://]HOST[:PORT][/PATH]`. A path that ends in `/v2` is where the API lies; any other one goes before the
-    /// names of repositories, with or without `/v2` in front of it.
-    fn parse(text: &str) -> Result<Mirror, RegistryError> {
-        let refuse = |why: &str| RegistryError::Option {
-            what: format!("`{}` is no URL of a mirror: {why}", without_password(text)),
-        };
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("https", rest)) => (Some(Scheme::Https), rest),
-            Some(("http", rest)) => (Some(Scheme::Http), rest),
-            Some(_) => return Err(refuse("only http and https are known")),
-            None => (None, text),
-        };
-        let url = Url::parse(&format!("https://{rest}"))
-            .map_err(|error| refuse(&error.to_string().to_lowercase()))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(refuse(
-                "credentials belong into a login: `builder login HOST`",
-            ));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(refuse("it has a query"));
-        }
-        let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
-        let path = url.path().trim_matches('/');
-        let (base, prefix) = match path.strip_suffix("/v2") {
-            _ if path == "v2" => ("/v2".to_owned(), String::new()),
-            Some(above) => (format!("/{above}/v2"), String::new()),
-            None => {
-                let prefix = path.strip_prefix("v2/").unwrap_or(path);
-                ("/v2".to_owned(), prefix.to_owned())
-            }
-        };
-        Ok(Mirror {
-            authority: authority.to_ascii_lowercase(),
-            scheme,
-            base,
-            prefix,
-        })
-    }
-}
-
-/// What must be known to make a [`Host`]; equal sites share one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Site {
-    /// The name in messages and credentials.
-    pub(super) registry: String,
-    authority: String,
-    base: String,
-    scheme: Option<Scheme>,
-}
-
-impl Site {
-    /// Returns the registry itself.
-    pub(super) fn of_registry(registry: &str) -> Site {
-        let registry = canonical_registry(registry);
-        Site {
-            authority: match registry.as_str() {
-                DOCKER_HUB => DOCKER_HUB_API.to_owned(),
-                other => other.to_owned(),
-            },
-            registry,
-            base: "/v2".to_owned(),
-            scheme: None,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Scheme {
-    Https,
-    Http,
-}
-
-impl Scheme {
-    fn as_str(self) -> &'static str {
-        match self {
-            Scheme::Https => "https",
-            Scheme::Http => "http",
-        }
-    }
-}
+pub(super) use super::rules::Rules;
+pub(super) use super::site::{DOCKER_HUB, Scheme, Site, canonical_registry, is_loopback};
 
 /// One server, and what this process has learned about it.
 pub(super) struct Host {
     site: Site,
+    rules: Rules,
     /// Plain HTTP may be tried where HTTPS fails.
     may_be_plain: bool,
     scheme: AtomicU8,
-    is_down: AtomicBool,
+    /// Why asking is lost time.
+    down: OnceLock<String>,
+    /// Undertakings that ended with its own failure.
+    failures: AtomicU8,
     wants_whole_uploads: AtomicBool,
     pub(super) auth: Auth,
 }
+
+/// A mirror whose own errors (status 5xx) ended so many undertakings is not asked again.
+const MOST_FAILURES: u8 = 3;
 
 const UNKNOWN: u8 = 0;
 const HTTPS: u8 = 1;
@@ -181,7 +39,11 @@ const HTTP: u8 = 2;
 impl Host {
     /// Makes a host of which nothing is known yet.
     pub(super) fn new(site: Site, rules: &Rules) -> Host {
-        let may_be_plain = is_loopback(&site.authority) || rules.is_insecure(&site.authority);
+        let may_be_plain = is_loopback(&site.authority)
+            || site.terms.plain
+            || [&site.authority, &site.registry]
+                .iter()
+                .any(|name| rules.is_insecure(name));
         Host {
             may_be_plain,
             scheme: AtomicU8::new(match site.scheme {
@@ -189,11 +51,18 @@ impl Host {
                 None | Some(Scheme::Https) => HTTPS,
                 Some(Scheme::Http) => HTTP,
             }),
-            is_down: AtomicBool::new(false),
+            down: OnceLock::new(),
+            failures: AtomicU8::new(0),
             wants_whole_uploads: AtomicBool::new(false),
             auth: Auth::default(),
+            rules: rules.at(&site),
             site,
         }
+    }
+
+    /// Returns the rules for requests that are meant for this host.
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// Returns the name in messages and credentials.
@@ -286,14 +155,19 @@ impl Host {
         Ok(url)
     }
 
-    /// Tells whether the host failed as a host before.
-    pub(super) fn is_down(&self) -> bool {
-        self.is_down.load(Ordering::Relaxed)
+    /// Returns why the host is not worth asking.
+    pub(super) fn down(&self) -> Option<&str> {
+        self.down.get().map(String::as_str)
     }
 
-    /// Remembers that asking this host is lost time.
-    pub(super) fn set_down(&self) {
-        self.is_down.store(true, Ordering::Relaxed);
+    /// Remembers that asking this host is lost time, and why. The first reason stays.
+    pub(super) fn set_down(&self, why: &str) {
+        self.down.get_or_init(|| why.to_owned());
+    }
+
+    /// Counts an undertaking that ended with the host's own failure, and tells whether there were enough.
+    pub(super) fn has_failed_enough(&self) -> bool {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_FAILURES
     }
 
     /// Tells whether the host refused an upload in pieces and took one in a whole.
@@ -310,206 +184,65 @@ impl Host {
 /// A repository on a host.
 #[derive(Clone)]
 pub(super) struct Endpoint {
-    pub(super) host: std::sync::Arc<Host>,
+    pub(super) host: Arc<Host>,
     /// Its name there: a mirror may put a prefix before it.
     pub(super) repository: String,
     pub(super) is_mirror: bool,
+    /// The registry whose images are wanted, for mirrors of many.
+    pub(super) namespace: Option<String>,
+    /// Why it may not be asked.
+    pub(super) bar: Option<Bar>,
 }
 
 impl Endpoint {
     /// Returns the path of something in the repository, below the API's base.
     pub(super) fn tail(&self, rest: &str) -> String {
-        format!("/{}/{rest}", self.repository)
+        let tail = format!("/{}/{rest}", self.repository);
+        match &self.namespace {
+            None => tail,
+            // A host with a port has a colon, which a query may hold.
+            Some(namespace) if tail.contains('?') => format!("{tail}&ns={namespace}"),
+            Some(namespace) => format!("{tail}?ns={namespace}"),
+        }
     }
 
     /// Returns `registry/repository`, as messages say it.
     pub(super) fn name(&self) -> String {
         format!("{}/{}", self.host.registry(), self.repository)
     }
-}
 
-/// Returns the one name of a registry: Docker Hub has many, and some tools write URLs.
-pub(super) fn canonical_registry(text: &str) -> String {
-    let text = text.trim();
-    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let text = text.split_once('/').map_or(text, |(host, _)| host);
-    let text = text.to_ascii_lowercase();
-    match text.as_str() {
-        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => {
-            DOCKER_HUB.to_owned()
+    /// Fails if the place is forbidden, or known to be out of order.
+    pub(super) fn check(&self) -> Result<(), RegistryError> {
+        match &self.bar {
+            Some(Bar::Blocked { name, by }) => Err(RegistryError::Blocked {
+                name: name.clone(),
+                by: by.clone(),
+            }),
+            Some(Bar::Mistake(mistake)) => Err(mistake.clone().into()),
+            None if self.is_mirror => match self.host.down() {
+                Some(why) => Err(RegistryError::LeftOut {
+                    host: self.host.registry().to_owned(),
+                    why: why.to_owned(),
+                }),
+                None => Ok(()),
+            },
+            None => Ok(()),
         }
-        _ => text,
-    }
-}
-
-/// Tells whether a host (its port may follow) is this machine by its very name.
-pub(super) fn is_loopback(authority: &str) -> bool {
-    let (host, _) = split_port(authority);
-    let host = host.to_ascii_lowercase();
-    if host == "localhost" || host.ends_with(".localhost") {
-        return true;
-    }
-    if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return address.is_loopback();
-    }
-    host.trim_matches(['[', ']'])
-        .parse::<Ipv6Addr>()
-        .is_ok_and(|address| address.is_loopback())
-}
-
-/// Splits `HOST:PORT`, where HOST may be an IPv6 address in brackets.
-pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
-        _ => (authority, None),
-    }
-}
-
-fn without_password(url: &str) -> String {
-    match url.rsplit_once('@') {
-        Some((before, after)) => {
-            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            format!("{scheme}://***@{after}")
-        }
-        None => url.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn rules(mirrors: &[(&str, &str)], insecure: &[&str]) -> Result<Rules, RegistryError> {
-        Rules::new(&RegistryOptions {
-            mirrors: mirrors
-                .iter()
-                .map(|(host, url)| ((*host).to_owned(), (*url).to_owned()))
-                .collect(),
-            insecure: insecure.iter().map(|entry| (*entry).to_owned()).collect(),
-            ..RegistryOptions::default()
-        })
-    }
-
-    #[test]
-    fn mirrors_place_the_repository_as_each_product_has_it() {
-        let check = |url: &str, manifest: &str| {
-            let rules = rules(&[("index.docker.io", url)], &[]).unwrap();
-            let (site, prefix) = rules.mirrors("docker.io").remove(0);
-            let host = std::sync::Arc::new(Host::new(site, &rules));
-            let repository = if prefix.is_empty() {
-                "library/a".to_owned()
-            } else {
-                format!("{prefix}/library/a")
-            };
-            let endpoint = Endpoint {
-                host: host.clone(),
-                repository,
-                is_mirror: true,
-            };
-            let scheme = host.scheme().unwrap_or(Scheme::Https);
-            let url = host.url(scheme, &endpoint.tail("manifests/1")).unwrap();
-            assert_eq!(url.as_str(), manifest);
-        };
-        check(
-            "https://mirror.corp",
-            "https://mirror.corp/v2/library/a/manifests/1",
-        );
-        check(
-            "mirror.corp:5000/",
-            "https://mirror.corp:5000/v2/library/a/manifests/1",
-        );
-        check(
-            "http://mirror.corp:5000",
-            "http://mirror.corp:5000/v2/library/a/manifests/1",
-        );
-        check(
-            "https://harbor.corp/hub-proxy",
-            "https://harbor.corp/v2/hub-proxy/library/a/manifests/1",
-        );
-        check(
-            "https://harbor.corp/v2/hub-proxy/",
-            "https://harbor.corp/v2/hub-proxy/library/a/manifests/1",
-        );
-        check(
-            "https://art.corp/artifactory/api/docker/hub/v2/",
-            "https://art.corp/artifactory/api/docker/hub/v2/library/a/manifests/1",
-        );
-        check("https://m/v2", "https://m/v2/library/a/manifests/1");
-    }
-
-    #[test]
-    fn odd_mirrors_are_refused_without_showing_a_password() {
-        for url in [
-            "ftp://x",
-            "https://",
-            "https://user:hunter2@x",
-            "https://x?y=z",
-            "http://a b",
-        ] {
-            let error = rules(&[("docker.io", url)], &[]).unwrap_err().to_string();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn insecure_entries_match_a_host_with_or_without_its_port() {
-        let rules = rules(
-            &[],
-            &["reg.corp", "10.0.0.1:5000", "http://url.corp/", "[::5]"],
-        )
-        .unwrap();
-        for (authority, insecure) in [
-            ("reg.corp", true),
-            ("reg.corp:5000", true),
-            ("REG.corp", true),
-            ("xreg.corp", false),
-            ("reg.corp.evil", false),
-            ("10.0.0.1:5000", true),
-            ("10.0.0.1", false),
-            ("10.0.0.1:5001", false),
-            ("url.corp", true),
-            ("[::5]:5000", true),
-        ] {
-            assert_eq!(rules.is_insecure(authority), insecure, "{authority}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_known_by_name_or_address_only() {
-        for (authority, loopback) in [
-            ("localhost", true),
-            ("LOCALHOST:5000", true),
-            ("registry.localhost:1", true),
-            ("127.0.0.1:5000", true),
-            ("127.8.9.1", true),
-            ("[::1]:5000", true),
-            ("[::1]", true),
-            ("128.0.0.1", false),
-            ("localhost.evil.com", false),
-            ("notlocalhost", false),
-            ("127.0.0.1.evil.com", false),
-            ("[::2]", false),
-        ] {
-            assert_eq!(is_loopback(authority), loopback, "{authority}");
-        }
-    }
-
-    #[test]
-    fn docker_hub_has_one_name_and_another_host() {
-        for name in [
-            "docker.io",
-            "index.docker.io",
-            "https://index.docker.io/v1/",
-        ] {
-            let site = Site::of_registry(name);
-            assert_eq!(site.registry, "docker.io");
-            assert_eq!(site.authority, "registry-1.docker.io");
-        }
-    }
+    use crate::vocab::RegistryOptions;
 
     #[test]
     fn locations_keep_https_and_nothing_else() {
-        let rules = rules(&[], &["plain.corp"]).unwrap();
+        let rules = Rules::new(&RegistryOptions {
+            insecure: vec!["plain.corp".to_owned()],
+            ..RegistryOptions::default()
+        })
+        .unwrap();
         let check = |registry: &str, asked: &str, location: &str, url: Option<&str>| {
             let host = Host::new(Site::of_registry(registry), &rules);
             let asked = Url::parse(asked).unwrap();

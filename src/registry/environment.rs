@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The variables that mean something here; the proxy ones are read by the HTTP client itself.
+/// The variables that mean something here, besides those of `config` and `proxy`.
 const NAMES: [&str; 46] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
@@ -189,5 +189,8 @@ impl Environment {
 }
 
 fn is_read(name: &str) -> bool {
-    NAMES.contains(&name) || name.starts_with(OWN)
+    NAMES.contains(&name)
+        || name.starts_with(OWN)
+        || super::config::VARIABLES.contains(&name)
+        || super::proxy::VARIABLES.contains(&name)
 }

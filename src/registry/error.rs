@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cloud::{Cloud, LoginError};
+use super::config::Mistake;
 use crate::vocab::Digest;
 
 /// Why a call to a registry failed.
@@ -111,6 +112,15 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
+    /// A file of settings that says where images come from.
+    #[error("the settings cannot be used: {mistake}")]
+    Settings { mistake: String, hint: String },
+    /// A file of settings forbids it.
+    #[error("`{name}` is blocked by `{}`", by.display())]
+    Blocked { name: String, by: PathBuf },
+    /// A mirror that is not asked any more.
+    #[error("`{host}` is left out because it failed before: {why}")]
+    LeftOut { host: String, why: String },
     /// A file or variable of credentials whose text is wrong.
     #[error("`{place}` holds no usable credentials: {what}")]
     Credentials { place: String, what: String },
@@ -132,10 +142,11 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
-    /// The registry failed, and its mirrors before it.
+    /// The registry failed, and other places beside it.
     #[error("neither `{registry}` nor its mirrors could help: {mirrors}")]
     AfterMirrors {
         registry: String,
+        /// What went wrong at each.
         mirrors: String,
         source: Box<RegistryError>,
     },
@@ -261,6 +272,11 @@ impl RegistryError {
             RegistryError::DigestMismatch { .. } => {
                 Some("a proxy or mirror may serve damaged data; try again without it".to_owned())
             }
+            RegistryError::Settings { hint, .. } => Some(hint.clone()),
+            RegistryError::Blocked { by, .. } => Some(format!(
+                "use another image, or change what `{}` says of it",
+                by.display()
+            )),
             RegistryError::AfterMirrors { source, .. } => source.hint(),
             RegistryError::ImmutableTag { .. } => Some(
                 "push under a tag that does not exist, or have `builder push --ignore-immutable-tags` leave it as it is".to_owned(),
@@ -352,6 +368,17 @@ impl RegistryError {
         )
     }
 
+    /// Tells whether the server is up and of no use at the moment.
+    pub(super) fn is_server_s(&self) -> bool {
+        matches!(self, RegistryError::Status { status, .. } if *status >= 500)
+            || matches!(
+                self,
+                RegistryError::Broken { .. }
+                    | RegistryError::Protocol { .. }
+                    | RegistryError::TooManyRequests { .. }
+            )
+    }
+
     /// Wraps the error for a reader of bytes.
     pub(super) fn into_io(self) -> io::Error {
         let kind = match &self {
@@ -365,6 +392,15 @@ impl RegistryError {
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, self)
+    }
+}
+
+impl From<Mistake> for RegistryError {
+    fn from(mistake: Mistake) -> RegistryError {
+        RegistryError::Settings {
+            mistake: clean(&mistake.to_string()),
+            hint: mistake.hint,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode, Url};
 
+use super::config::{Place, Wanted};
 use super::credentials::Credentials;
 use super::endpoint::{Endpoint, Host, Rules, Scheme, Site};
 use super::environment::Environment;
@@ -22,6 +23,8 @@ use super::token::Grant;
 use super::transport::{Answer, Outgoing, Transport};
 use super::turns::Turns;
 use crate::vocab::{Digest, ImageRef};
+
+pub(super) use super::trail::Trail;
 
 /// Of the body of a refusal, this much is read.
 const MOST_REFUSAL: u64 = 64 * 1024;
@@ -97,7 +100,7 @@ impl Exchange {
         tuning: Tuning,
     ) -> Exchange {
         Exchange {
-            rules,
+            rules: rules.with_files(environment),
             credentials,
             transport: Transport::new(environment, tuning),
             tuning,
@@ -135,34 +138,43 @@ impl Exchange {
         }
     }
 
-    /// Returns the registry itself: where pushes go.
+    /// Returns where pushes go: the registry itself, mostly.
     pub(super) fn origin(&self, image: &ImageRef) -> Endpoint {
-        Endpoint {
-            host: self.host(Site::of_registry(&image.registry)),
-            repository: image.repository.clone(),
-            is_mirror: false,
-        }
+        let mut places = self.rules.places(image, Wanted::Push);
+        self.endpoint(places.remove(0))
     }
 
-    /// Returns where to pull from, in order: mirrors that are not known to be down, then the registry.
+    /// Returns a registry without a repository: where one logs in, whoever takes its pushes.
+    pub(super) fn registry(&self, name: &str) -> Endpoint {
+        self.endpoint(self.rules.registry(name))
+    }
+
+    /// Returns where to read the manifest of an image, in order: mirrors, then the registry.
     pub(super) fn sources(&self, image: &ImageRef) -> Vec<Endpoint> {
-        let origin = self.origin(image);
-        let mut sources: Vec<Endpoint> = self
-            .rules
-            .mirrors(origin.host.registry())
+        self.endpoints(image, Wanted::manifest_of(image))
+    }
+
+    /// Returns where to read a blob of an image, in order.
+    pub(super) fn blob_sources(&self, image: &ImageRef) -> Vec<Endpoint> {
+        self.endpoints(image, Wanted::blob_of(image))
+    }
+
+    fn endpoints(&self, image: &ImageRef, wanted: Wanted) -> Vec<Endpoint> {
+        let places = self.rules.places(image, wanted);
+        places
             .into_iter()
-            .map(|(site, prefix)| Endpoint {
-                host: self.host(site),
-                repository: match prefix.as_str() {
-                    "" => image.repository.clone(),
-                    prefix => format!("{prefix}/{}", image.repository),
-                },
-                is_mirror: true,
-            })
-            .filter(|endpoint| !endpoint.host.is_down())
-            .collect();
-        sources.push(origin);
-        sources
+            .map(|place| self.endpoint(place))
+            .collect()
+    }
+
+    fn endpoint(&self, place: Place) -> Endpoint {
+        Endpoint {
+            host: self.host(place.site),
+            repository: place.repository,
+            is_mirror: place.is_mirror,
+            namespace: place.namespace,
+            bar: place.bar,
+        }
     }
 
     fn host(&self, site: Site) -> Arc<Host> {
@@ -251,6 +263,8 @@ impl Exchange {
         endpoint: &Endpoint,
         ask: &Ask,
     ) -> Result<(Answer, Option<Grant>), RegistryError> {
+        // Before anybody is asked for credentials.
+        endpoint.check()?;
         let mut grant = self.grant_for(endpoint, ask).await?;
         let mut answer = self.send(endpoint, ask, grant.as_ref()).await?;
         for renewals in 0.. {
@@ -346,7 +360,7 @@ impl Exchange {
             stays: false,
         };
         self.transport
-            .send(&self.rules, outgoing, url, host.may_be_plain())
+            .send(host.rules(), outgoing, url, host.may_be_plain())
             .await
     }
 
@@ -447,48 +461,5 @@ fn is_of_tls_server(error: &RegistryError) -> bool {
         // What comes back is not TLS at all: an HTTP server's complaint.
         RegistryError::Tls { source, .. } => !source.to_string().contains("corrupt message"),
         _ => false,
-    }
-}
-
-/// Collects what went wrong at each place, in order.
-#[derive(Default)]
-pub(super) struct Trail {
-    mirrors: Vec<String>,
-    last: Option<(String, RegistryError)>,
-}
-
-impl Trail {
-    /// Adds a failure; a mirror whose host is the trouble is left out from now on.
-    pub(super) fn add(&mut self, endpoint: &Endpoint, error: RegistryError) {
-        if endpoint.is_mirror {
-            if error.blames_host() {
-                endpoint.host.set_down();
-            }
-            // That a mirror lacks it says nothing that the registry will not say.
-            if !error.is_not_found() {
-                let mut text = error.to_string();
-                let mut next = std::error::Error::source(&error);
-                while let Some(cause) = next {
-                    text = format!("{text}: {cause}");
-                    next = cause.source();
-                }
-                self.mirrors.push(text);
-            }
-        } else {
-            self.last = Some((endpoint.host.registry().to_owned(), error));
-        }
-    }
-
-    /// Returns the registry's own failure, with those of its mirrors if they say anything.
-    pub(super) fn into_error(self) -> RegistryError {
-        let (registry, error) = self.last.expect("the registry itself is always asked");
-        if self.mirrors.is_empty() {
-            return error;
-        }
-        RegistryError::AfterMirrors {
-            registry,
-            mirrors: self.mirrors.join("; "),
-            source: Box::new(error),
-        }
     }
 }

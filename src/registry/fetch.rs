@@ -143,7 +143,7 @@ impl Exchange {
         };
         let answer = self
             .transport()
-            .send(self.rules(), outgoing, url.clone(), false)
+            .send(&self.rules().for_downloads(), outgoing, url.clone(), false)
             .await
             .map_err(Failed::Remote)?;
         let was_conditional =

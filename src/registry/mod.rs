@@ -12,14 +12,14 @@
 //!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut      ◀── turns
 //!        ├─ fetch      any other URL, for ADD and contexts
 //!        ▼
-//!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors
+//!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors ◀── rules ◀── config, site
 //!        ├─ token      Basic and bearer tokens   ◀── challenge, purchase
 //!        │    ▲
 //!        │  account    in whose name   ◀── credentials ◀── variables, auth_file, helper ◀── login
 //!        │                            ◀── cloud: built-in logins
 //!        ├─ retry      limits and pauses
 //!        ▼
-//!     transport        one request to its answer                   ◀── tls, names
+//!     transport        one request to its answer                   ◀── tls ◀── identity; names, proxy
 //! ```
 //!
 //! Rules that hold everywhere: no byte is handed on as good before its digest was checked; a secret goes to the host that it is for
@@ -32,6 +32,7 @@ mod auth_file;
 mod challenge;
 mod client;
 mod cloud;
+mod config;
 mod credentials;
 mod endpoint;
 mod environment;
@@ -39,19 +40,24 @@ mod error;
 mod exchange;
 mod fetch;
 mod helper;
+mod identity;
 mod login;
 mod manifest;
 mod names;
+mod proxy;
 mod pull;
 mod purchase;
 mod push;
 mod reactor;
 mod referrers;
 mod retry;
+mod rules;
 mod scope;
+mod site;
 mod tags;
 mod tls;
 mod token;
+mod trail;
 mod transport;
 mod turns;
 mod variables;

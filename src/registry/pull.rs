@@ -50,10 +50,11 @@ impl std::fmt::Debug for BlobReader {
 }
 
 impl BlobReader {
-    /// Asks for a blob and waits until its first place answers.
+    /// Asks `sources` for a blob and waits until the first of them answers.
     pub(super) fn open(
         exchange: &Arc<Exchange>,
         reactor: &Arc<Reactor>,
+        sources: Vec<Endpoint>,
         image: &ImageRef,
         descriptor: &Descriptor,
     ) -> Result<BlobReader, RegistryError> {
@@ -61,7 +62,7 @@ impl BlobReader {
         let transfer = Transfer {
             exchange: exchange.clone(),
             what: image.with_digest(descriptor.digest).to_string(),
-            sources: exchange.sources(image),
+            sources,
             at: 0,
             trail: Trail::default(),
             descriptor: descriptor.clone(),
@@ -223,7 +224,11 @@ impl Transfer {
         // The bytes are out; the next attempt should not meet the same mirror.
         for endpoint in &self.sources[..=self.at] {
             if endpoint.is_mirror {
-                endpoint.host.set_down();
+                endpoint.host.set_down(&format!(
+                    "`{}` sent wrong bytes of `{}`",
+                    endpoint.host.registry(),
+                    self.what
+                ));
             }
         }
         Err(Stop::Error(RegistryError::DigestMismatch {

@@ -11,11 +11,12 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use super::auth_file::Credential;
-use super::endpoint::{Endpoint, is_loopback, split_port};
+use super::endpoint::{Endpoint, is_loopback};
 use super::error::RegistryError;
 use super::exchange::Exchange;
 use super::retry::Tries;
 use super::scope::Scopes;
+use super::site::split_port;
 use super::token::Grant;
 use super::transport::{Answer, Outgoing, authority};
 use crate::vocab::Secret;
@@ -120,7 +121,7 @@ impl Exchange {
         let is_fine = realm.scheme() == "https"
             || name.eq_ignore_ascii_case(own)
             || is_loopback(&service)
-            || self.rules().is_insecure(&service);
+            || self.rules().terms(&service)?.plain;
         if is_fine {
             return Ok(());
         }
@@ -170,7 +171,7 @@ impl Exchange {
             };
             let answer = self
                 .transport()
-                .send(self.rules(), outgoing, url, host.may_be_plain())
+                .send(host.rules(), outgoing, url, host.may_be_plain())
                 .await;
             let error = match answer {
                 Ok(answer) => match answer.status().as_u16() {

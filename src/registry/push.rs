@@ -435,7 +435,7 @@ impl Push<'_> {
         let mut request = self
             .exchange
             .transport()
-            .client(self.exchange.rules(), url)?
+            .client(endpoint.host.rules(), url)?
             .request(ask.method.clone(), url.clone())
             .header(CONTENT_TYPE, "application/octet-stream")
             // Of a known length: some registries and proxies take no chunked body.
@@ -444,8 +444,18 @@ impl Push<'_> {
         if offset > 0 || end < self.descriptor.size {
             request = request.header(CONTENT_RANGE, format!("{offset}-{}", end - 1));
         }
+        if is_own {
+            request = request.headers(
+                endpoint
+                    .host
+                    .rules()
+                    .headers(&super::transport::authority(url)),
+            );
+        }
         if let Some(grant) = &grant {
-            request = request.header(AUTHORIZATION, grant.header.clone());
+            let own = [(AUTHORIZATION, grant.header.clone())];
+            // In the place of what a file may have said.
+            request = request.headers(own.into_iter().collect());
         }
         let response = self.pour(request, source, url, offset, end)?;
         let answer = Answer {

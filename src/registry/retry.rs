@@ -111,6 +111,9 @@ impl Tries {
     /// Allows no more than `tries` attempts: there is another place to ask.
     pub(super) fn at_most(mut self, tries: u32) -> Tries {
         self.tuning.tries = self.tuning.tries.min(tries);
+        // Nor a wait that the other place would not need.
+        self.tuning.longest_retry_after =
+            self.tuning.longest_retry_after.min(Duration::from_secs(1));
         self
     }
 

@@ -3,7 +3,7 @@
 //! Roots come from `SSL_CERT_FILE` and `SSL_CERT_DIR`, else from the system, else (an empty root file system) from the bundled
 //! Mozilla list. They are loaded when the first certificate is to be checked and not before: plain HTTP and builds that ask nobody
 //! do not pay. A host's own files lie in `certs.d/HOST[:PORT]` as Docker and the containers tools have it: `*.crt` are roots,
-//! `*.cert` with `*.key` is how we show who we are.
+//! `*.cert` with `*.key` is how we show who we are. Files of settings may name others ([`Terms`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -19,8 +19,12 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::config::{add_directory, containerd_directories, is_directory_name};
 use super::environment::Environment;
 use super::error::RegistryError;
+use super::identity::Identities;
+use super::rules::Home;
+use super::site::{Terms, canonical_registry, split_port};
 
 /// Makes TLS configurations; the roots are loaded once for all of them.
 pub(super) struct Trust {
@@ -44,11 +48,22 @@ struct Roots {
     pinned: Vec<CertificateDer<'static>>,
 }
 
-/// What `certs.d` holds for a host.
+/// A server to which a connection is made.
+pub(super) struct Peer<'a> {
+    /// The host with its port, if the URL has one.
+    pub(super) authority: &'a str,
+    pub(super) terms: &'a Terms,
+    /// The registry that sends us there, if it is another: whom it may be believed, this one may.
+    pub(super) home: Option<&'a Home>,
+    /// Its files stand for those of all directories.
+    pub(super) cert_dir: Option<&'a Path>,
+}
+
+/// Certificates that are for a peer.
 #[derive(Default)]
 pub(super) struct HostCertificates {
     roots: Vec<CertificateDer<'static>>,
-    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    identities: Vec<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 }
 
 impl Trust {
@@ -79,9 +94,12 @@ impl Trust {
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match own.identity {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
-            None => builder.with_no_client_auth(),
+        let mut config = match own.identities.is_empty() {
+            true => builder.with_no_client_auth(),
+            false => {
+                let identities = Identities::new(own.identities, &self.provider)?;
+                builder.with_client_cert_resolver(Arc::new(identities))
+            }
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
@@ -93,45 +111,84 @@ impl Trust {
         self.roots.get().is_some()
     }
 
-    /// Reads the files that are meant for `authority` (a host with its port, if the URL has one); `None` where there are none.
-    pub(super) fn host_certificates(
+    /// Reads the files that are meant for a peer; `None` where there are none.
+    pub(super) fn certificates(
         &self,
-        authority: &str,
+        peer: &Peer<'_>,
     ) -> Result<Option<HostCertificates>, RegistryError> {
+        let mut terms = peer.terms.clone();
+        if let Some(directory) = peer.cert_dir {
+            if !directory.is_dir() {
+                return Err(RegistryError::Option {
+                    what: format!(
+                        "the directory of certificates is none: `{}`",
+                        directory.display()
+                    ),
+                });
+            }
+            add_directory(directory, &mut terms)?;
+        } else {
+            self.add_directories(peer.authority, &mut terms)?;
+        }
+        if let Some(home) = peer.home {
+            let mut theirs = home.terms.clone();
+            if peer.cert_dir.is_none() {
+                self.add_directories(&home.authority, &mut theirs)?;
+            }
+            terms.authorities.extend(theirs.authorities);
+        }
+        if terms.authorities.is_empty() && terms.identities.is_empty() {
+            return Ok(None);
+        }
+        let mut certificates = HostCertificates::default();
+        for file in &terms.authorities {
+            certificates.roots.extend(read_certificates(file)?);
+        }
+        for (chain, key) in &terms.identities {
+            let chain = read_certificates(chain)?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| pem_error(key, error))?;
+            certificates.identities.push((chain, key));
+        }
+        Ok(Some(certificates))
+    }
+
+    /// Adds what the directories of a host hold.
+    fn add_directories(&self, authority: &str, terms: &mut Terms) -> Result<(), RegistryError> {
+        if !is_directory_name(authority) {
+            return Ok(());
+        }
+        let environment = &self.environment;
         let bases = [
-            self.environment.user_config("containers/certs.d"),
-            self.environment.user_config("docker/certs.d"),
-            Some(self.environment.etc().join("containers/certs.d")),
-            Some(self.environment.etc().join("docker/certs.d")),
+            environment.user_config("containers/certs.d"),
+            environment.user_config("docker/certs.d"),
+            environment.home(".docker/certs.d"),
+            Some(environment.etc().join("containers/certs.d")),
+            Some(environment.etc().join("docker/certs.d")),
         ];
-        let mut found = None;
+        // A URL leaves the port of HTTPS out; who made the directory may not have.
+        let with_port = match split_port(authority) {
+            (_, None) => Some(format!("{authority}:443")),
+            _ => None,
+        };
+        // Docker Hub goes by its name, or by that of its server.
+        let canonical = Some(canonical_registry(authority)).filter(|name| name != authority);
+        let names = || {
+            [Some(authority), with_port.as_deref(), canonical.as_deref()]
+                .into_iter()
+                .flatten()
+        };
         for base in bases.into_iter().flatten() {
-            let directory = base.join(authority);
-            let Ok(entries) = std::fs::read_dir(&directory) else {
-                // Absent, mostly; one that may not be read belongs to somebody else.
-                continue;
-            };
-            let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-            files.sort();
-            let certificates = found.get_or_insert_with(HostCertificates::default);
-            for file in files {
-                certificates.take(&file)?;
+            for name in names() {
+                add_directory(&base.join(name), terms)?;
             }
         }
-        Ok(found)
-    }
-}
-
-impl HostCertificates {
-    fn take(&mut self, file: &Path) -> Result<(), RegistryError> {
-        let extension = file.extension().unwrap_or_default();
-        if extension == "crt" {
-            self.roots.extend(read_certificates(file)?);
-        } else if extension == "cert" && self.identity.is_none() {
-            let chain = read_certificates(file)?;
-            let key = file.with_extension("key");
-            let key = PrivateKeyDer::from_pem_file(&key).map_err(|error| pem_error(&key, error))?;
-            self.identity = Some((chain, key));
+        for name in names() {
+            for directory in containerd_directories(environment, name) {
+                // Beside a `hosts.toml` files are used where that names them.
+                if !directory.join("hosts.toml").exists() {
+                    add_directory(&directory, terms)?;
+                }
+            }
         }
         Ok(())
     }
@@ -175,16 +232,26 @@ fn load_roots(environment: &Environment) -> Result<Roots, String> {
     }
     let mut pinned = Vec::new();
     let mut mistakes = Vec::new();
-    let mut load = |file: Option<&Path>, directory: Option<&Path>| {
-        let result = rustls_native_certs::load_certs_from_paths(file, directory);
+    if let Some(file) = &file {
+        let result = rustls_native_certs::load_certs_from_paths(Some(file), None);
         pinned.extend(result.certs);
         mistakes.extend(result.errors.iter().map(ToString::to_string));
-    };
-    if let Some(file) = &file {
-        load(Some(file), None);
     }
     for directory in &directories {
-        load(None, Some(directory));
+        // OpenSSL takes files that are named by a hash, Go takes all of them: so do we.
+        match std::fs::read_dir(directory) {
+            Ok(entries) => {
+                for entry in entries.flatten() {
+                    let path = entry.path();
+                    if path.is_file()
+                        && let Ok(certificates) = CertificateDer::pem_file_iter(&path)
+                    {
+                        pinned.extend(certificates.flatten());
+                    }
+                }
+            }
+            Err(error) => mistakes.push(format!("`{}`: {error}", directory.display())),
+        }
     }
     store.add_parsable_certificates(pinned.iter().cloned());
     if store.is_empty() {

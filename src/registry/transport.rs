@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,12 +13,15 @@ use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
-use super::endpoint::{Rules, is_loopback, split_port};
+use super::endpoint::Rules;
 use super::environment::Environment;
 use super::error::{Cause, RegistryError};
 use super::names::{Names, UnknownName};
+use super::proxy::{Proxies, Way};
 use super::retry::Tuning;
-use super::tls::{Check, Trust};
+use super::rules::Home;
+use super::site::{Terms, split_port};
+use super::tls::{Check, Peer, Trust};
 
 const MOST_REDIRECTS: usize = 10;
 
@@ -25,17 +29,34 @@ pub(super) struct Transport {
     tuning: Tuning,
     trust: Trust,
     names: Arc<Names>,
-    clients: Mutex<HashMap<Lane, reqwest::Client>>,
+    proxies: Proxies,
+    clients: Mutex<Clients>,
+}
+
+/// Connections that were made possible.
+#[derive(Default)]
+struct Clients {
+    by_seat: HashMap<Seat, reqwest::Client>,
+    by_lane: HashMap<Lane, reqwest::Client>,
+}
+
+/// Who is asked, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Seat {
+    is_secure: bool,
+    authority: String,
+    terms: Terms,
+    home: Option<Arc<Home>>,
+    cert_dir: Option<PathBuf>,
 }
 
 /// Connections that may be shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Lane {
-    /// Past every proxy.
-    direct: bool,
+    way: Way,
     check: Check,
-    /// The host that these connections are for, where it has certificates of its own.
-    own: Option<String>,
+    /// Those that these connections are for, where there are certificates of their own.
+    own: Option<Seat>,
 }
 
 /// A request without its URL.
@@ -79,6 +100,7 @@ impl Transport {
             tuning,
             trust: Trust::new(environment.clone()),
             names: Arc::new(Names::new(environment.etc())),
+            proxies: Proxies::new(environment),
             clients: Mutex::default(),
         }
     }
@@ -99,11 +121,19 @@ impl Transport {
         let home = url.origin();
         let mut url = url;
         for _ in 0..=MOST_REDIRECTS {
+            let is_foreign = url.origin() != home;
             let mut request = self
                 .client(rules, &url)?
                 .request(outgoing.method.clone(), url.clone())
                 .headers(outgoing.headers.clone());
-            let is_foreign = url.origin() != home;
+            if !is_foreign {
+                // A file's `Authorization` is for where nothing better is known.
+                let mut headers = rules.headers(&authority(&url));
+                if outgoing.authorization.is_some() {
+                    headers.remove(AUTHORIZATION);
+                }
+                request = request.headers(headers);
+            }
             if let Some(authorization) = outgoing.authorization
                 && !is_foreign
             {
@@ -143,32 +173,43 @@ impl Transport {
         url: &Url,
     ) -> Result<reqwest::Client, RegistryError> {
         let authority = authority(url);
-        let check = if rules.is_insecure(&authority) {
-            Check::Nothing
-        } else {
-            Check::Full
+        let terms = rules.terms(&authority)?;
+        let check = match terms.unchecked {
+            true => Check::Nothing,
+            false => Check::Full,
         };
-        let common = Lane {
-            direct: is_loopback(&authority) || is_link_local(&authority),
-            check,
-            own: None,
-        };
-        let own = Lane {
-            own: Some(authority.clone()),
-            ..common.clone()
+        let seat = Seat {
+            is_secure: url.scheme() == "https",
+            home: rules.home_of_stranger(&authority).cloned(),
+            cert_dir: rules.cert_dir().map(Path::to_owned),
+            authority: authority.clone(),
+            terms,
         };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&own) {
+        if let Some(client) = clients.by_seat.get(&seat) {
             return Ok(client.clone());
         }
-        let certificates = if url.scheme() == "https" {
-            self.trust.host_certificates(&authority)?
-        } else {
-            None
+        let certificates = match seat.is_secure {
+            true => self.trust.certificates(&Peer {
+                authority: &seat.authority,
+                terms: &seat.terms,
+                home: seat.home.as_deref(),
+                cert_dir: seat.cert_dir.as_deref(),
+            })?,
+            false => None,
         };
-        let lane = if certificates.is_some() { own } else { common };
-        if let Some(client) = clients.get(&lane) {
-            return Ok(client.clone());
+        let lane = Lane {
+            // Metadata services are this machine's own.
+            way: match is_link_local(&authority) {
+                true => Way::Direct,
+                false => self.proxies.way(url),
+            },
+            check,
+            own: certificates.is_some().then(|| seat.clone()),
+        };
+        if let Some(client) = clients.by_lane.get(&lane).cloned() {
+            clients.by_seat.insert(seat, client.clone());
+            return Ok(client);
         }
         let tls = |error: rustls::Error| RegistryError::Tls {
             host: authority.clone(),
@@ -188,15 +229,17 @@ impl Transport {
             // window of the one that is waited for.
             .http2_initial_stream_window_size(2 << 20)
             .http2_initial_connection_window_size(1 << 30);
-        if lane.direct {
-            builder = builder.no_proxy();
-        }
+        builder = match self.proxies.client(lane.way)? {
+            Some(proxy) => builder.proxy(proxy),
+            None => builder.no_proxy(),
+        };
         let client = builder.build().map_err(|error| RegistryError::Connect {
             host: authority.clone(),
             unknown_name: false,
             source: Cause::of(&error),
         })?;
-        clients.insert(lane, client.clone());
+        clients.by_lane.insert(lane, client.clone());
+        clients.by_seat.insert(seat, client.clone());
         Ok(client)
     }
 

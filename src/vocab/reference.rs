@@ -1,12 +1,14 @@
 //! Image references: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`, with Docker's short forms.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use super::Digest;
 
-/// A reference in its full form: `alpine` is `docker.io/library/alpine:latest`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A reference in its full form: `alpine` is `docker.io/library/alpine:latest`. How it was typed is no part of its identity.
+#[derive(Clone, Debug)]
 pub struct ImageRef {
     /// Host with optional port: `docker.io`, `localhost:5000`, `[::1]:5000`.
     pub registry: String,
@@ -15,6 +17,8 @@ pub struct ImageRef {
     /// `None` only where a digest is given and no tag was.
     pub tag: Option<String>,
     pub digest: Option<Digest>,
+    /// No host was typed: settings of the machine may know a better one than docker.io.
+    pub is_short: bool,
 }
 
 /// Why a text is no image reference.
@@ -44,6 +48,15 @@ impl ImageRef {
         }
     }
 
+    fn identity(&self) -> (&str, &str, Option<&str>, Option<&Digest>) {
+        (
+            &self.registry,
+            &self.repository,
+            self.tag.as_deref(),
+            self.digest.as_ref(),
+        )
+    }
+
     /// Returns `registry/repository`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
@@ -60,6 +73,32 @@ impl ImageRef {
                 .to_owned(),
             None => full,
         }
+    }
+}
+
+impl PartialEq for ImageRef {
+    fn eq(&self, other: &ImageRef) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for ImageRef {}
+
+impl PartialOrd for ImageRef {
+    fn partial_cmp(&self, other: &ImageRef) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ImageRef {
+    fn cmp(&self, other: &ImageRef) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl Hash for ImageRef {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
     }
 }
 
@@ -95,15 +134,15 @@ impl FromStr for ImageRef {
             ),
             None => (text, None),
         };
-        let (first, path) = match rest.split_once('/') {
+        let (first, path, is_short) = match rest.split_once('/') {
             Some((first, path))
                 if first.contains(['.', ':'])
                     || first == "localhost"
                     || first.to_lowercase() != first =>
             {
-                (first, path)
+                (first, path, false)
             }
-            _ => ("docker.io", rest),
+            _ => ("docker.io", rest, true),
         };
         let registry = match first {
             "index.docker.io" | "registry-1.docker.io" => "docker.io",
@@ -156,6 +195,7 @@ impl FromStr for ImageRef {
             repository,
             tag,
             digest,
+            is_short,
         })
     }
 }
@@ -239,6 +279,23 @@ mod tests {
             &format!("a:1@{digest}"),
             &format!("docker.io/library/a:1@{digest}"),
         );
+    }
+
+    #[test]
+    fn a_name_without_a_host_is_short_and_the_same_name() {
+        let image = |text: &str| text.parse::<ImageRef>().unwrap();
+        for (typed, is_short) in [
+            ("alpine", true),
+            ("me/app:1", true),
+            ("docker.io/library/alpine", false),
+            ("localhost/app", false),
+            ("[::1]:5000/x", false),
+        ] {
+            assert_eq!(image(typed).is_short, is_short, "{typed}");
+        }
+        assert_eq!(image("alpine"), image("docker.io/library/alpine:latest"));
+        let digest = Digest::of(b"");
+        assert!(image("alpine").with_digest(digest).is_short);
     }
 
     #[test]

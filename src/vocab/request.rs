@@ -384,6 +384,8 @@ pub struct RegistryOptions {
     pub auth_file: Option<PathBuf>,
     /// `--creds`, for each registry that it is for: these go before everything else.
     pub accounts: Vec<RegistryAccount>,
+    /// `--cert-dir DIR`: certificates for every registry, instead of the directories of single hosts.
+    pub cert_dir: Option<PathBuf>,
 }
 
 /// A user name and a password for one registry.

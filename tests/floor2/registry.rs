@@ -1,6 +1,6 @@
 //! Builds against a registry in the process: what is asked, what is moved, what goes wrong.
 
-use crate::support::lab::Lab;
+use crate::support::lab::{Lab, Ran};
 use crate::support::registry::{Access, FakeRegistry, Fault};
 
 /// Pushes a base of two layers to `registry` under `base` and forgets it.
@@ -269,4 +269,43 @@ fn accounts_come_from_options_variables_and_files() {
     let ran = lab.builder(&two);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("of several"), "{}", ran.stderr);
+}
+
+#[test]
+fn settings_of_other_tools_are_obeyed_and_read_only_when_somebody_is_asked() {
+    let registry = FakeRegistry::start();
+    let Some(()) = base_in(&registry) else { return };
+    let lab = Lab::new();
+    let settings = lab.file(
+        "registries.conf",
+        format!(
+            "[aliases]\nshort = 'name.test/team/base'\n[[registry]]\nprefix = 'name.test/team'\nlocation = '{}'\n",
+            registry.host()
+        ),
+    );
+    lab.dockerfile("FROM short:v1\nRUN echo third > /third\n");
+    let run = |args: &[&str]| {
+        let mut command = lab.command();
+        command
+            .env("CONTAINERS_REGISTRIES_CONF", &settings)
+            .env("CONTAINERS_REGISTRIES_CONF_DIR", "/nonexistent")
+            .args(args);
+        if args[0] == "build" {
+            command.arg(lab.context());
+        }
+        Ran::of(command.output().expect("the builder starts"))
+    };
+    run(&["pull", "-q", "short:v1"]).succeeds();
+    let lines = registry.take_lines();
+    assert_eq!(count(&lines, "GET", "/v2/base/blobs/"), 3, "{lines:#?}");
+    // Everything is at hand: what the file says does not matter, and is not looked at.
+    std::fs::write(&settings, "[[registry]").expect("the file is ours");
+    run(&["build", "-t", "app"]).succeeds();
+    assert_eq!(registry.take_lines(), [""; 0]);
+    lab.dockerfile("FROM short:v2\nRUN true\n");
+    run(&["build"]).fails(4, &["registries.conf`, line 1", "not passed over"]);
+    let blocked = "[[registry]]\nlocation = 'bad.test'\nblocked = true\n";
+    std::fs::write(&settings, blocked).expect("the file is ours");
+    lab.dockerfile("FROM bad.test/x\nRUN true\n");
+    run(&["build"]).fails(4, &["`bad.test/x:latest` is blocked by", "registries.conf"]);
 }

@@ -1,5 +1,5 @@
 //! Certificates for tests, valid for a hundred years and worth nothing: an authority, a server of it for 127.0.0.1, `localhost`
-//! and `reg.test`, a server that is its own authority, and a client.
+//! and `reg.test`, a server that is its own authority, a client, and one whom nobody knows.
 
 pub(super) const AUTHORITY: &str = "\
 -----BEGIN CERTIFICATE-----
@@ -78,5 +78,27 @@ pub(super) const CLIENT_KEY: &str = "\
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgKteeIpHcIWAQeXQY
 mUjbQPKJxRA5Sf4hhtq1RyAzk9qhRANCAATgx0zzvi9YXe4I2ozBvkl2ztQlS6jh
 nZ6HnHrnQ5CwqM036sZiJx/7LRWy2smVHLCY44bFITt+cMmS4wXi3/bl
+-----END PRIVATE KEY-----
+";
+
+pub(super) const STRANGER: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBlDCCATugAwIBAgIUViTRVdKtRTYl72K3QDyiGSI/2hIwCgYIKoZIzj0EAwIw
+HzEdMBsGA1UEAwwUbm9ib2R5IGluIHBhcnRpY3VsYXIwIBcNMjYxMTIyMDM0NDEz
+WhgPMjEyNjEwMjkwMzQ0MTNaMB8xHTAbBgNVBAMMFG5vYm9keSBpbiBwYXJ0aWN1
+bGFyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEnluZkVZsj8Qzh2Uw5ndfctFf
+s/LGrSO34vrnQUqJWHmu/8S9QxfG3ME39jBNipOXh1aaxk+NW8doZzI27fL2j6NT
+MFEwHQYDVR0OBBYEFATXuyPU4I+4ZgaZ0PkK6WvKpZt+MB8GA1UdIwQYMBaAFATX
+uyPU4I+4ZgaZ0PkK6WvKpZt+MA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0EAwID
+RwAwRAIgEDIj7aDWRH3IQr88cMVcnf8aVH5d608BO22qq3bk4TUCIGZxfx4T4cas
+P9RNAKpg3WRVujvJ/4QgNZEl1Rvb1dSP
+-----END CERTIFICATE-----
+";
+
+pub(super) const STRANGER_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgTP0f0upEGVcK07uY
+zF07XxHrEt1tOZgMf3s0v9ACDb+hRANCAASeW5mRVmyPxDOHZTDmd19y0V+z8sat
+I7fi+udBSolYea7/xL1DF8bcwTf2ME2Kk5eHVprGT41bx2hnMjbt8vaP
 -----END PRIVATE KEY-----
 ";

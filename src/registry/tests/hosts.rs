@@ -13,7 +13,7 @@ use super::certificates::{
 use super::*;
 
 /// Returns a wrap that speaks TLS; with `clients`, only to those that show a certificate of the authority.
-fn tls(certificate: &str, key: &str, clients: bool) -> Wrap {
+pub(super) fn tls(certificate: &str, key: &str, clients: bool) -> Wrap {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -40,7 +40,7 @@ fn tls(certificate: &str, key: &str, clients: bool) -> Wrap {
     })
 }
 
-fn tls_registry(certificate: &str, key: &str, clients: bool) -> FakeRegistry {
+pub(super) fn tls_registry(certificate: &str, key: &str, clients: bool) -> FakeRegistry {
     let wrap = tls(certificate, key, clients);
     let fake = FakeRegistry::start_wrapped(Access::Open, "https", Some(wrap));
     fake.put_manifest("a", "1", MANIFEST, &manifest("a"));
@@ -138,6 +138,27 @@ fn certificates_are_checked_against_the_roots_that_are_named() {
         .resolve(&image(&fake, "a:1"))
         .unwrap_err();
     assert!(told(&error).contains("SSL_CERT_FILE"), "{}", told(&error));
+    // A directory of them, whatever the files are called.
+    let folder = directory.path().join("certificates");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("README"), "nothing to see").unwrap();
+    std::fs::write(folder.join("corp.pem"), AUTHORITY).unwrap();
+    let with_directory = |path: &Path| {
+        client_with(
+            &[("SSL_CERT_DIR", path.to_str().unwrap())],
+            RegistryOptions::default(),
+            Threads::Some,
+            |_| {},
+        )
+    };
+    with_directory(&folder)
+        .resolve(&image(&fake, "a:1"))
+        .unwrap();
+    std::fs::remove_file(folder.join("corp.pem")).unwrap();
+    let error = with_directory(&folder)
+        .resolve(&image(&fake, "a:1"))
+        .unwrap_err();
+    assert!(told(&error).contains("SSL_CERT_DIR"), "{}", told(&error));
     // The name must be the server's, too.
     let other: ImageRef = format!("127.0.0.2:{}/a:1", fake.port()).parse().unwrap();
     with_roots(&authority).resolve(&other).unwrap_err();
@@ -276,7 +297,53 @@ fn mirrors_are_asked_first_and_the_registry_in_the_end() {
     assert!(error.is_not_found());
     assert!(told(&error).contains("502"), "{}", told(&error));
     let error = client.manifest(&image(&registry, "a:9")).unwrap_err();
-    assert!(matches!(error, RegistryError::NotFound { .. }), "{error:?}");
+    assert!(error.is_not_found(), "{error:?}");
+    let said = told(&error);
+    assert!(
+        said.contains(&format!("`{}`: not there", mirror.host())),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_mirror_that_keeps_failing_is_left_out() {
+    let (mirror, registry) = (FakeRegistry::start(), FakeRegistry::start());
+    registry.put_manifest("a", "1", MANIFEST, &manifest("a"));
+    mirror.faults("", "", &Fault::Status(503), 99);
+    let client = client_for(mirrors(&[(&registry.host(), mirror.url())]));
+    for _ in 0..6 {
+        client.manifest(&image(&registry, "a:1")).unwrap();
+    }
+    // Two attempts each of three undertakings.
+    assert_eq!(99 - mirror.faults_left(), 6);
+    let error = client.manifest(&image(&registry, "a:9")).unwrap_err();
+    assert!(told(&error).contains("503"), "{}", told(&error));
+}
+
+#[test]
+fn a_mirror_that_wants_to_be_left_alone_is_not_waited_for() {
+    let (mirror, registry) = (FakeRegistry::start(), FakeRegistry::start());
+    registry.put_manifest("a", "1", MANIFEST, &manifest("a"));
+    mirror.faults("", "", &Fault::RetryAfter(429, "50".to_owned()), 9);
+    let client = client_for(mirrors(&[(&registry.host(), mirror.url())]));
+    client.manifest(&image(&registry, "a:1")).unwrap();
+    assert_eq!(9 - mirror.faults_left(), 1);
+}
+
+#[test]
+fn a_mirror_whose_certificate_is_wrong_is_left_out() {
+    let registry = FakeRegistry::start();
+    registry.put_manifest("a", "1", MANIFEST, &manifest("a"));
+    let mirror = tls_registry(SERVER, SERVER_KEY, false);
+    let client = client_for(mirrors(&[(&registry.host(), mirror.url())]));
+    client.manifest(&image(&registry, "a:1")).unwrap();
+    assert_eq!(lines(&mirror), [""; 0]);
+    let error = client.manifest(&image(&registry, "a:9")).unwrap_err();
+    assert!(
+        told(&error).contains("no secure connection"),
+        "{}",
+        told(&error)
+    );
 }
 
 #[test]
@@ -376,46 +443,6 @@ fn in_child(test: &str, variables: &[(&str, &str)]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     text
-}
-
-#[test]
-fn proxies_of_the_environment_are_used_except_for_loopback() {
-    const CHILD: &str = "BUILDER_TEST_PROXIED";
-    if let Ok(text) = std::env::var(CHILD) {
-        let (port, host) = text.split_once(' ').unwrap();
-        let client = client_for(RegistryOptions {
-            insecure: vec!["reg.test".to_owned(), "skipped.test".to_owned()],
-            ..mirrors(&[("mirrored.test", "http://reg.test".to_owned())])
-        });
-        let loopback: ImageRef = format!("127.0.0.1:{port}/a:1").parse().unwrap();
-        client.resolve(&loopback).unwrap();
-        // Only a proxy can find this host.
-        let image: ImageRef = format!("{host}/a:1").parse().unwrap();
-        client.resolve(&image).unwrap();
-        let skipped: ImageRef = "skipped.test/a:1".parse().unwrap();
-        client.resolve(&skipped).unwrap_err();
-        return;
-    }
-    let registry = FakeRegistry::start();
-    registry.put_manifest("a", "1", MANIFEST, &manifest("a"));
-    let proxy = FakeRegistry::start();
-    proxy.put_manifest("a", "1", MANIFEST, &manifest("a"));
-    let url = proxy.url();
-    in_child(
-        "proxies_of_the_environment_are_used_except_for_loopback",
-        &[
-            (CHILD, &format!("{} mirrored.test", registry.port())),
-            ("http_proxy", &url),
-            ("HTTP_PROXY", &url),
-            ("https_proxy", &url),
-            ("HTTPS_PROXY", &url),
-            ("NO_PROXY", "skipped.test"),
-            ("no_proxy", "skipped.test"),
-        ],
-    );
-    assert_eq!(lines(&registry).len(), 1);
-    let lines = lines(&proxy);
-    assert_eq!(lines, ["HEAD http://reg.test/v2/a/manifests/1 200"]);
 }
 
 #[test]

@@ -4,11 +4,15 @@ mod append;
 mod auth;
 mod certificates;
 mod cloud;
+mod config;
+mod daemons;
 mod hosts;
+mod proxies;
 mod pull;
 mod push;
 mod referrers;
 mod soak;
+mod trust;
 
 use std::ffi::OsStr;
 use std::io::Read;
