@@ -62,6 +62,9 @@ struct Source<'a> {
     parts: Vec<(Slot, Vec<ListingEntry>)>,
 }
 
+/// Does something with a blob, and says how far it has come.
+type BlobWork<'a> = dyn Fn(&Descriptor, &(dyn Fn(u64) + Sync)) -> Result<(), Failure> + Sync + 'a;
+
 /// What belongs to a source.
 #[derive(Default)]
 struct Parts {
@@ -418,7 +421,7 @@ impl<'a> Indexing<'a> {
         &self,
         blobs: &[Descriptor],
         vertex: VertexId,
-        work: &(dyn Fn(&Descriptor, &(dyn Fn(u64) + Sync)) -> Result<(), Failure> + Sync),
+        work: &BlobWork<'_>,
     ) -> Result<(), Failure> {
         let queue = Mutex::new(blobs.iter());
         let failed = Mutex::new(None);
