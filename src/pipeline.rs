@@ -120,6 +120,7 @@ pub fn build(
                 cancel,
             )?;
             caches::publish(&graph, &solution, &machine, events, &tasks)?;
+            caches::save_mounts(&machine, events, &tasks, cancel)?;
             Ok((solution, delivered))
         });
         match delivered {

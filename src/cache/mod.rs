@@ -11,6 +11,7 @@
 //! Place ─┬─ registry   REPOSITORY:SCOPE-step-KEY, and records inside REPOSITORY:TAG
 //!        └─ directory  entries/SCOPE-step-KEY, blobs/sha256/HEX
 //! entry ── the document of one step: an image manifest
+//! mounts ── what cache mounts hold: SCOPE-mount-KEY
 //! ```
 //!
 //! # Entries
@@ -26,6 +27,7 @@
 mod directory;
 mod entry;
 mod error;
+pub mod mounts;
 mod place;
 mod publish;
 mod registry;

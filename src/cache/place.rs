@@ -6,7 +6,7 @@ use super::directory::Directory;
 use super::entry::{Documents, Entry};
 use super::{CacheError, registry};
 use crate::registry::{Client, OpenAt};
-use crate::vocab::{CacheKey, CachePlace, CacheScope, Descriptor, ImageRef};
+use crate::vocab::{CacheKey, CachePlace, CacheScope, Descriptor, Digest, ImageRef};
 
 /// A place, and the part of it that one use has.
 #[derive(Clone, Debug)]
@@ -15,6 +15,7 @@ pub struct Place {
     scope: CacheScope,
     /// For people.
     name: String,
+    has_records: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -29,6 +30,7 @@ impl Place {
         Place {
             name: place.to_string(),
             scope: scope.clone(),
+            has_records: true,
             kind: match place {
                 CachePlace::Registry { image } => Kind::Registry(image.clone()),
                 CachePlace::Directory { path } => Kind::Directory(Directory::new(path)),
@@ -36,9 +38,22 @@ impl Place {
         }
     }
 
+    /// Returns the place without the image of its name: another scope of the same place has read that.
+    pub fn of_entries_alone(self) -> Place {
+        Place {
+            has_records: false,
+            ..self
+        }
+    }
+
     /// Returns its name, as the user gave it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the part of the place that is used.
+    pub fn scope(&self) -> &CacheScope {
+        &self.scope
     }
 
     /// Returns a text that is equal for equal places, scope included.
@@ -57,6 +72,11 @@ impl Place {
     /// Returns the name of a step's document.
     pub(super) fn step(&self, key: &CacheKey) -> String {
         format!("{}-step-{key}", self.scope.as_str())
+    }
+
+    /// Returns the name of a mount's document.
+    pub(super) fn mount(&self, key: &Digest) -> String {
+        format!("{}-mount-{}", self.scope.as_str(), key.hex())
     }
 
     /// Returns the document under a name; `None` if there is none. What it says is not checked.
@@ -82,6 +102,9 @@ impl Place {
         &self,
         client: &Client,
     ) -> Result<Result<Vec<Entry>, &'static str>, CacheError> {
+        if !self.has_records {
+            return Ok(Ok(Vec::new()));
+        }
         match &self.kind {
             Kind::Registry(image) => registry::records(client, image),
             Kind::Directory(_) => Ok(Ok(Vec::new())),

@@ -320,8 +320,12 @@ impl<'a> Shared<'a> {
 
     fn silence(&self, at: usize, error: &CacheError) {
         let mut state = self.state();
-        if self.cancel.is_cancelled() || std::mem::replace(&mut state.silent[at], true) {
+        if self.cancel.is_cancelled() || state.silent[at] {
             return;
+        }
+        // All scopes of it.
+        for (silent, place) in state.silent.iter_mut().zip(&self.places) {
+            *silent |= place.name() == self.places[at].name();
         }
         drop(state);
         let mut warning = Diagnostic::warning(format!(

@@ -263,7 +263,8 @@ pub(super) struct Build {
 /// Caches that machines share.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Caches {
-    /// Share the results of all steps through a repository or directory: both `--cache-from` and `--cache-to …,mode=max`
+    /// Share the results of all steps, and cache mounts, through a repository or directory: both `--cache-from` and
+    /// `--cache-to …,mode=max`
     #[arg(
         long,
         value_name = "REPOSITORY|DIR",
@@ -271,7 +272,8 @@ pub(super) struct Caches {
         value_delimiter = ';'
     )]
     pub(super) cache: Vec<String>,
-    /// Take results of steps from type=registry,ref=REF|local,src=DIR[,scope=NAME]; a bare REF is type=registry
+    /// Take results of steps from type=registry,ref=REF|local,src=DIR[,scope=NAME|auto]
+    /// [,scope-fallback=NAME][,mounts=true|false|ID][,mounts-max-size=SIZE]; a bare REF is type=registry
     #[arg(
         long,
         value_name = "SPEC",
@@ -279,8 +281,8 @@ pub(super) struct Caches {
         value_delimiter = ';'
     )]
     pub(super) cache_from: Vec<String>,
-    /// Give results of steps to type=registry,ref=REF|local,dest=DIR|inline[,mode=min|max][,scope=NAME][,ignore-error=true]
-    /// [,compression=…]
+    /// Give results of steps to type=registry,ref=REF|local,dest=DIR|inline[,mode=min|max][,scope=NAME|auto]
+    /// [,mounts=true|false|ID][,mounts-max-size=SIZE][,ignore-error=true][,compression=…]
     #[arg(
         long,
         value_name = "SPEC",

@@ -21,6 +21,7 @@ mod output;
 mod registry;
 mod request;
 mod root;
+mod scope;
 mod upkeep;
 
 use std::process::ExitCode as ProcessExitCode;

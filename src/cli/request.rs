@@ -13,6 +13,7 @@ use crate::vocab::{
 use super::args::{Build, Global, Network, Progress, RequireIsolation};
 use super::caches::caches;
 use super::output::{self, outputs};
+use super::scope::JobScope;
 use super::{grants, isolation, limits, usage};
 
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
@@ -56,7 +57,8 @@ pub(super) fn request(
         .map(|text| image(text))
         .collect::<Result<Vec<_>, _>>()?;
     let outputs = outputs(&args, &tags)?;
-    let (cache_from, cache_to) = caches(&args.caches)?;
+    let job = JobScope::of(&|name| std::env::var(name).ok());
+    let (cache_from, cache_to) = caches(&args.caches, &job)?;
     let mut registry = global.registry_options()?;
     registry.accounts = args.account.of(&pushed(&outputs))?;
     let (annotations, index_annotations) = annotations(&args.annotation)?;

@@ -39,4 +39,4 @@ pub use member::Member;
 pub use pack::{LayerWriter, PackedLayer};
 pub use reader::TarReader;
 pub use validate::{LayerSummary, validate_layer};
-pub use writer::TarWriter;
+pub use writer::{HeaderWriter, TarWriter};

@@ -31,6 +31,8 @@ pub struct TarReader<R: Read> {
     /// What of the current entry's content has not been read.
     position: Position,
     state: State,
+    /// What files hold is elsewhere.
+    headers_alone: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,15 @@ impl<R: Read> TarReader<R> {
             defaults: Attributes::default(),
             position: Position::default(),
             state: State::Entries,
+            headers_alone: false,
+        }
+    }
+
+    /// Returns a reader of what [`HeaderWriter`](super::HeaderWriter) made: no file's content follows its header.
+    pub fn of_headers(reader: R) -> TarReader<R> {
+        TarReader {
+            headers_alone: true,
+            ..TarReader::new(reader)
         }
     }
 
@@ -259,7 +270,15 @@ impl<R: Read> TarReader<R> {
             b'1'..=b'6' => 0,
             kind => return Err(TarError::UnsupportedType { kind, offset }),
         };
-        self.position = Position::plain(content);
+        if self.headers_alone && (kind_byte == b'S' || !attributes.sparse.is_empty()) {
+            let reason = "there is no content that it could be a map of";
+            return Err(TarError::Sparse { reason, offset });
+        }
+        let follows = match self.headers_alone {
+            true => 0,
+            false => content,
+        };
+        self.position = Position::plain(follows);
         let kind = match kind_byte {
             b'0' | b'S' => EntryKind::File {
                 size: self.place_content(block, &attributes, dialect, content, offset)?,
@@ -292,7 +311,7 @@ impl<R: Read> TarReader<R> {
             }
             b'6' => EntryKind::Fifo,
             _ => {
-                self.position = Position::hidden(content);
+                self.position = Position::hidden(follows);
                 EntryKind::Directory
             }
         };

@@ -59,6 +59,21 @@ impl<W: Write> TarWriter<W> {
     }
 }
 
+/// Makes the headers of an archive whose contents are kept elsewhere; [`TarReader::of_headers`](super::TarReader::of_headers)
+/// reads them. It has no end: whoever keeps it knows its length.
+#[derive(Default)]
+pub struct HeaderWriter {
+    encoder: Encoder,
+}
+
+impl HeaderWriter {
+    /// Returns the bytes that stand for an entry.
+    pub fn header(&mut self, entry: &Entry) -> io::Result<&[u8]> {
+        self.encoder.encode(entry)?;
+        Ok(self.encoder.encoded())
+    }
+}
+
 /// The error of writing on after an error.
 pub(super) fn broken() -> io::Error {
     io::Error::other("the archive broke off at an earlier error")

@@ -6,15 +6,35 @@ use crate::solve::Solution;
 use crate::vocab::{
     BuildRequest, CacheMode, CacheTo, Cancel, Diagnostic, Event, EventSink, ExitCode,
 };
-use crate::worker::{Caches, Machine};
+use crate::worker::{Caches, Machine, MountsFrom, MountsTo};
 
 use super::{Failure, TaskIds, images};
 
 /// Returns the caches that a request names.
 pub(super) fn of(request: &BuildRequest) -> Caches {
     let mut caches = Caches::default();
+    // A limit that is set for saving holds for what was saved.
+    let saved = request.cache_to.iter().filter_map(|to| match to {
+        CacheTo::Place {
+            mounts_max_size, ..
+        } => Some(*mounts_max_size),
+        CacheTo::Inline => None,
+    });
+    let saved = saved.max().unwrap_or_default();
     for from in &request.cache_from {
-        caches.from.push(Place::new(&from.place, &from.scope));
+        let scopes = std::iter::once(&from.scope).chain(&from.fallbacks);
+        for (at, scope) in scopes.enumerate() {
+            let mut place = Place::new(&from.place, scope);
+            if at > 0 {
+                place = place.of_entries_alone();
+            }
+            caches.mounts_from.push(MountsFrom {
+                place: place.clone(),
+                choice: from.mounts.clone(),
+                most: from.mounts_max_size.max(saved),
+            });
+            caches.from.push(place);
+        }
     }
     caches.inline = writes_records(request);
     for to in &request.cache_to {
@@ -24,12 +44,21 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
             mode,
             compression,
             ignore_error,
+            mounts,
+            mounts_max_size,
         } = to
         else {
             continue;
         };
+        let place = Place::new(place, scope);
+        caches.mounts_to.push(MountsTo {
+            place: place.clone(),
+            choice: mounts.clone(),
+            most: *mounts_max_size,
+            ignore_error: *ignore_error,
+        });
         caches.to.push(Publication {
-            place: Place::new(place, scope),
+            place,
             ignore_error: *ignore_error,
         });
         caches.compression = *compression;
@@ -93,6 +122,42 @@ pub(super) fn publish(
             let mut failure = cannot(&error, error.hint());
             failure.diagnostics[0].message = text;
             return Err(failure);
+        }
+        let mut warning = Diagnostic::warning(text).caused_by(&error);
+        warning.hints.extend(error.hint());
+        events.emit(Event::Diagnostic(warning));
+    }
+    events.emit(Event::Finished { vertex });
+    Ok(())
+}
+
+/// Saves what the build's steps have left in cache mounts.
+pub(super) fn save_mounts(
+    machine: &Machine<'_>,
+    events: &dyn EventSink,
+    tasks: &TaskIds,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    if !machine.has_mounts_to_save() {
+        return Ok(());
+    }
+    let vertex = tasks.start("save cache mounts".to_owned(), events);
+    let failed = |text: String, error: &(dyn std::error::Error + 'static), hint| {
+        events.emit(Event::Failed {
+            vertex,
+            message: error.to_string(),
+        });
+        let mut diagnostic = Diagnostic::error(text).caused_by(error);
+        diagnostic.hints.extend(hint);
+        Failure::new(ExitCode::Export, diagnostic)
+    };
+    let failures = machine.save_mounts(vertex, cancel);
+    let failures = failures
+        .map_err(|error| failed("cannot save cache mounts".to_owned(), &error, error.hint()))?;
+    for (to, error) in failures {
+        let text = format!("cannot save cache mounts to {}", to.place.name());
+        if !to.ignore_error {
+            return Err(failed(text, &error, error.hint()));
         }
         let mut warning = Diagnostic::warning(text).caused_by(&error);
         warning.hints.extend(error.hint());

@@ -32,6 +32,7 @@ pub fn apply_layer(
         .during("set the owner of", dir.as_os_str().as_bytes())?;
     let rules = Rules {
         layer: Some(dir.to_owned()),
+        root: false,
         owner: None,
         naming: Naming::Escaped,
         time: None,

@@ -31,6 +31,7 @@ pub fn extract_context(
     );
     let rules = Rules {
         layer: None,
+        root: false,
         owner: Some(owner),
         naming: Naming::of(root.as_fd()).during("examine", "/")?,
         time: None,

@@ -28,6 +28,7 @@ pub fn extract_archive(
     let destination = root.open_path(destination, true)?;
     let rules = Rules {
         layer: None,
+        root: false,
         owner,
         naming: root.naming().during("examine", "/")?,
         time,

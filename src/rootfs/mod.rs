@@ -23,13 +23,15 @@
 //! Owners, modes, devices and capabilities are real where the process can give files away; else they are in a ledger
 //! ([`Owners`]), which a layer directory keeps in a file beside it ([`Sidecar`]) and a root gets from its layers
 //! ([`seed_owners`], [`note_owners`]). Both give the same layers, to the byte. Caches, which are no layers and which several steps
-//! write to at once, have such a file too ([`SharedOwners`]).
+//! write to at once, have such a file too ([`SharedOwners`]). Between machines they
+//! travel as two streams ([`read_cache`], [`fill_cache`]).
 //!
 //! The process is root, or root of its own user and mount namespace, or nobody in particular with a ledger. Contents are hostile everywhere: a path from an archive
 //! or an image is resolved beneath its root by the kernel, never by comparing text. What this room does not do: run
 //! processes, choose directories, keep records, compress or hash.
 
 mod apply;
+mod cached;
 mod carry;
 mod compose;
 mod context;
@@ -66,6 +68,7 @@ mod walk;
 mod xattr;
 
 pub use apply::{Applied, apply_layer};
+pub use cached::{Piece, fill_cache, read_cache};
 pub use context::extract_context;
 pub use diff::{DiffStats, write_layer};
 pub use error::{RootfsError, UserError};

@@ -44,6 +44,8 @@ const HOLE: usize = 32 << 10;
 pub(super) struct Rules {
     /// The layer directory that is filled: `.wh.` names are deletions, and the root's own entry is meant.
     pub(super) layer: Option<PathBuf>,
+    /// The root's own entry is meant, though no layer is.
+    pub(super) root: bool,
     /// Whose everything is, instead of the archive's owners.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) naming: Naming,
@@ -236,12 +238,12 @@ impl Unpacker {
         Ok(self.unpacked)
     }
 
-    /// The archive's own root: a layer describes the directory that it is applied to, another archive does not.
+    /// The archive's own root: a layer describes the directory that it is applied to, and so does a cache; another archive does not.
     fn root_entry(&mut self, path: &[u8], entry: &Entry) -> Result<(), RootfsError> {
         if entry.kind != EntryKind::Directory {
             return Err(refuse(path, "has the root's path and is no directory"));
         }
-        if self.rules.layer.is_none() {
+        if self.rules.layer.is_none() && !self.rules.root {
             return Ok(());
         }
         let root = rustix::fs::openat(&self.root, ".", READ_DIRECTORY, Mode::empty())

@@ -8,12 +8,13 @@
 //! mounts/KEY/N/lock    flock-ed by the steps that see it, shared or exclusive; its time is the last use
 //! ```
 //!
-//! A copy appears complete, by one rename, and goes only while no build runs (see `prune`). A lock file is never removed before
-//! its copy is, so whoever has locked it has locked what everybody else sees. What is in a cache is the steps' own business:
+//! A copy appears complete, by one rename, and goes only while no build runs (see `prune`), or when it is empty and another takes
+//! its place. A lock file goes with its copy, so whoever has locked the one that is there has locked what everybody else sees. What is in a cache is the steps' own business:
 //! no sum is kept, and a crash of the machine may tear files in it, as it may anywhere.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -59,7 +60,15 @@ impl CacheDirectory {
     pub fn path(&self) -> &Path {
         &self.fs
     }
+
+    /// Tells whether it is the copy that a step gets who is alone.
+    pub fn is_first(&self) -> bool {
+        let copy = self.fs.parent().and_then(Path::file_name);
+        copy.is_some_and(|number| number == FIRST)
+    }
 }
+
+const FIRST: &str = "0";
 
 /// A copy that is being made. Dropped without [`NewCacheDirectory::place`], it leaves nothing.
 #[derive(Debug)]
@@ -79,6 +88,28 @@ impl NewCacheDirectory {
     /// Makes it the copy that later claims find, unless another process was quicker.
     pub fn place(self) -> Result<(), StoreError> {
         disk::place_dir(&self.dir, &self.place).map(drop)
+    }
+
+    /// Does the same where there is an empty copy, unless somebody uses that; tells whether later claims find this one.
+    pub fn place_over_empty(self) -> Result<bool, StoreError> {
+        if self.place.exists() {
+            let Locked::Mine(_lock) = lock(&self.place.join("lock"), Share::InTurn)? else {
+                return Ok(false);
+            };
+            if !disk::names(&self.place.join("fs"))?.is_empty() {
+                return Ok(false);
+            }
+            // At once, and the lock file with it: whoever waits for that one sees that it is not the copy's any more.
+            let away = self._session.unique();
+            disk::rename_over(&self.place, &away)?;
+            drop(tree::remove(&away));
+        }
+        Ok(disk::place_dir(&self.dir, &self.place)? == disk::Placed::Done)
+    }
+
+    /// Returns a directory on the same disk for what is needed to fill this one. What is in it goes with this, or with the copy.
+    pub fn beside(&self) -> &Path {
+        &self.dir
     }
 }
 
@@ -105,12 +136,29 @@ impl Store {
                 }
             }
             match lock(&copy.join("lock"), share)? {
-                Ok(lock) => return Ok(MountClaim::Ready(CacheDirectory { fs, _lock: lock })),
-                Err(pid) if share == Share::InTurn => return Ok(MountClaim::Held { pid }),
+                Locked::Mine(lock) => {
+                    return Ok(MountClaim::Ready(CacheDirectory { fs, _lock: lock }));
+                }
+                Locked::Held(pid) if share == Share::InTurn => return Ok(MountClaim::Held { pid }),
                 // Somebody has it alone.
-                Err(_) => number += 1,
+                Locked::Held(_) => number += 1,
+                Locked::Gone => {}
             }
         }
+    }
+
+    /// Tells whether the first copy of a cache is there and holds anything.
+    pub fn mount_is_filled(&self, key: &Digest) -> Result<bool, StoreError> {
+        Ok(!disk::names(&self.first_copy(key).join("fs"))?.is_empty())
+    }
+
+    /// Begins the first copy of a cache, whether there is one or not.
+    pub fn new_mount(&self, key: &Digest) -> Result<NewCacheDirectory, StoreError> {
+        self.new_copy(self.first_copy(key))
+    }
+
+    fn first_copy(&self, key: &Digest) -> PathBuf {
+        self.path("mounts").join(key.hex()).join(FIRST)
     }
 
     fn new_copy(&self, place: PathBuf) -> Result<NewCacheDirectory, StoreError> {
@@ -163,10 +211,23 @@ fn clear(copy: &Path) -> Result<Cleared, StoreError> {
     Ok(Cleared::Nothing)
 }
 
-/// Locks a copy and notes the use; else returns who has it, if that is known.
-fn lock(path: &Path, share: Share) -> Result<Result<File, Option<u32>>, StoreError> {
+/// What came of locking a copy.
+enum Locked {
+    Mine(File),
+    /// By whom, if that is known.
+    Held(Option<u32>),
+    /// It is not there any more, or another one is.
+    Gone,
+}
+
+/// Locks a copy and notes the use.
+fn lock(path: &Path, share: Share) -> Result<Locked, StoreError> {
     let fail = |error| StoreError::from_io(path, "lock", error);
-    let mut file = open_or_make(path).map_err(fail)?;
+    let mut file = match open_or_make(path) {
+        Ok(file) => file,
+        Err(error) if disk::is_absent(&error) => return Ok(Locked::Gone),
+        Err(error) => return Err(fail(error)),
+    };
     let locked = match share {
         Share::Together => file.try_lock_shared(),
         Share::Apart | Share::InTurn => file.try_lock(),
@@ -175,9 +236,14 @@ fn lock(path: &Path, share: Share) -> Result<Result<File, Option<u32>>, StoreErr
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = disk::read(path, 16).ok().flatten().unwrap_or_default();
-            return Ok(Err(String::from_utf8_lossy(&holder).parse().ok()));
+            return Ok(Locked::Held(String::from_utf8_lossy(&holder).parse().ok()));
         }
         Err(TryLockError::Error(error)) => return Err(fail(error)),
+    }
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let opened = file.metadata().map(identity).map_err(fail)?;
+    if std::fs::metadata(path).map(identity).ok() != Some(opened) {
+        return Ok(Locked::Gone);
     }
     // Who has it and when is a courtesy; a full disk is no reason to fail.
     let signed = file.set_len(0).and_then(|()| match share {
@@ -185,7 +251,7 @@ fn lock(path: &Path, share: Share) -> Result<Result<File, Option<u32>>, StoreErr
         Share::Apart | Share::InTurn => write!(file, "{}", std::process::id()),
     });
     drop(signed.and_then(|()| file.set_modified(SystemTime::now())));
-    Ok(Ok(file))
+    Ok(Locked::Mine(file))
 }
 
 #[cfg(test)]
@@ -264,6 +330,50 @@ mod tests {
         two.place().unwrap();
         let found = claim(&store, "a", Share::Together).unwrap();
         assert_eq!(std::fs::read(found.path().join("f")).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_filled_copy_takes_the_place_of_an_empty_one_that_nobody_uses() {
+        let (_dir, store) = store();
+        let filled = || {
+            let new = store.new_mount(&key("a")).unwrap();
+            std::fs::write(new.path().join("f"), "restored").unwrap();
+            new
+        };
+        let is_filled = || store.mount_is_filled(&key("a")).unwrap();
+        assert!(!is_filled());
+        assert!(filled().place_over_empty().unwrap());
+        assert!(is_filled());
+        // One that holds something stays.
+        assert!(!filled().place_over_empty().unwrap());
+
+        let copy = claim(&store, "a", Share::InTurn).unwrap();
+        assert!(copy.is_first());
+        std::fs::remove_file(copy.path().join("f")).unwrap();
+        assert!(!is_filled());
+        // So does one that somebody uses.
+        assert!(!filled().place_over_empty().unwrap());
+        let lock = copy.path().with_file_name("lock");
+        let waiting = File::options().read(true).write(true).open(&lock).unwrap();
+        drop(copy);
+        assert!(filled().place_over_empty().unwrap());
+        let again = claim(&store, "a", Share::InTurn).unwrap();
+        let text = std::fs::read(again.path().join("f")).unwrap();
+        assert_eq!(text, b"restored");
+        // Whoever waited for the lock of the old one has not got this one.
+        waiting.try_lock().unwrap();
+        assert_ne!(
+            waiting.metadata().unwrap().ino(),
+            std::fs::metadata(&lock).unwrap().ino()
+        );
+    }
+
+    #[test]
+    fn a_lock_that_is_not_the_copys_any_more_is_none() {
+        let (_dir, store) = store();
+        drop(claim(&store, "a", Share::Together).unwrap());
+        let gone = store.path("mounts").join(key("a").hex()).join("7/lock");
+        assert!(matches!(lock(&gone, Share::InTurn).unwrap(), Locked::Gone));
     }
 
     #[test]

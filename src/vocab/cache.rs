@@ -29,6 +29,12 @@ pub struct CacheFrom {
     pub place: CachePlace,
     /// Keeps the entries of several uses of one place apart.
     pub scope: CacheScope,
+    /// Asked, in order, for what the scope does not have.
+    pub fallbacks: Vec<CacheScope>,
+    /// Cache mounts that are restored.
+    pub mounts: MountChoice,
+    /// Larger ones are not.
+    pub mounts_max_size: u64,
 }
 
 /// `--cache-to`
@@ -42,6 +48,10 @@ pub enum CacheTo {
         compression: Compression,
         /// A place that takes nothing fails no build.
         ignore_error: bool,
+        /// Cache mounts that are saved.
+        mounts: MountChoice,
+        /// Larger ones are not.
+        mounts_max_size: u64,
     },
     /// `type=inline`: records inside the image itself.
     Inline,
@@ -55,6 +65,34 @@ pub enum CacheMode {
     Min,
     /// Those of every step.
     Max,
+}
+
+/// Bytes of a cache mount that travels, where the user says nothing else.
+pub const MOUNTS_MAX_SIZE: u64 = 2 << 30;
+
+/// Which cache mounts travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountChoice {
+    None,
+    All,
+    /// Those with these ids.
+    Of(Vec<String>),
+}
+
+impl MountChoice {
+    /// Tells whether a mount travels, by its id behind a namespace and a `/`. A namespace that is not empty is part of what is
+    /// chosen by.
+    pub fn has(&self, id: &str) -> bool {
+        match self {
+            MountChoice::None => false,
+            MountChoice::All => true,
+            MountChoice::Of(ids) => {
+                let own = id.strip_prefix('/');
+                ids.iter()
+                    .any(|chosen| chosen == id || Some(chosen.as_str()) == own)
+            }
+        }
+    }
 }
 
 /// The first part of the names of entries: valid in a tag, and short enough to leave room for a key.
@@ -104,6 +142,22 @@ impl Default for CacheScope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_are_chosen_by_their_ids() {
+        let check = |chosen: &[&str], id: &str, expected: bool| {
+            let chosen = chosen.iter().map(|id| (*id).to_owned()).collect();
+            let choice = MountChoice::Of(chosen);
+            assert_eq!(choice.has(id), expected, "{choice:?} {id}");
+        };
+        check(&["pip"], "/pip", true);
+        check(&["apt", "/root/.cache"], "//root/.cache", true);
+        check(&["pip"], "/other/pip", false);
+        check(&["pip"], "space/pip", false);
+        check(&["space/pip"], "space/pip", true);
+        check(&[], "/pip", false);
+        assert!(MountChoice::All.has("/pip") && !MountChoice::None.has("/pip"));
+    }
 
     #[test]
     fn scopes_fit_into_tags_and_stay_apart() {

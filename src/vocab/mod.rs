@@ -20,10 +20,13 @@ mod platform;
 mod reference;
 mod request;
 mod secret;
+mod size;
 mod span;
 mod time;
 
-pub use cache::{CacheFrom, CacheMode, CachePlace, CacheScope, CacheTo};
+pub use cache::{
+    CacheFrom, CacheMode, CachePlace, CacheScope, CacheTo, MOUNTS_MAX_SIZE, MountChoice,
+};
 pub use cancel::{Cancel, CancelReason};
 pub use diagnostic::{Diagnostic, Label, Severity};
 pub use digest::{Descriptor, DiffId, Digest, DigestError, LayerId, ResultId, Sha256};
@@ -45,5 +48,6 @@ pub use request::{
     ProgressMode, RegistryAccount, RegistryOptions, SecretSource, Security, StepLimits, Ulimit,
 };
 pub use secret::Secret;
+pub use size::size;
 pub use span::{SourceText, Span, Spanned};
 pub use time::Timestamp;

@@ -20,6 +20,7 @@ use crate::vocab::{
 use super::root::Root;
 use super::shared::Caches;
 use super::slots::Slots;
+use super::travel::Travel;
 use super::{Credentials, Means};
 
 /// What a machine is told once per build.
@@ -62,6 +63,8 @@ pub struct Machine<'a> {
     client: OnceLock<Client>,
     pub(super) shared: Shared<'a>,
     pub(super) publisher: Publisher,
+    /// Cache mounts that other machines have, or get.
+    pub(super) travel: Travel,
     /// What the user lends to steps.
     pub(super) credentials: OnceLock<Credentials>,
     /// What keeps commands within limits; unset where there are none.
@@ -95,6 +98,10 @@ impl<'a> Machine<'a> {
                 std::mem::take(&mut setup.caches.to),
                 setup.caches.inline,
                 cancel,
+            ),
+            travel: Travel::new(
+                std::mem::take(&mut setup.caches.mounts_from),
+                std::mem::take(&mut setup.caches.mounts_to),
             ),
             early,
             setup,

@@ -26,6 +26,7 @@ mod secrets;
 mod shared;
 mod slots;
 mod steps;
+mod travel;
 mod wire;
 
 pub use agent::AgentAccess;
@@ -38,3 +39,4 @@ pub use means::Means;
 pub use secrets::Credentials;
 pub use shared::Caches;
 pub use steps::now;
+pub use travel::{MountsFrom, MountsTo};

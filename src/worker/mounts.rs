@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::cache::mounts::MountName;
 use crate::plan::{self, CacheMount, Mount, Run, SecretMount, Sharing, SshMount, literal};
 use crate::rootfs::{Owners, RootfsError, SharedOwners, Tree, note_owners};
 use crate::sandbox::{DeviceNode, MountSource, RunMount};
 use crate::solve::{Job, Reading, StepError};
 use crate::store::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
-use crate::vocab::{Digest, Event, ExitCode, KeyBuilder, Ownership, Secret, VertexId};
+use crate::vocab::{Digest, Event, ExitCode, KeyBuilder, Ownership, Platform, Secret, VertexId};
 
 use super::Machine;
 use super::agent::{Agent, SocketOwner};
@@ -105,7 +106,12 @@ impl Machine<'_> {
                     });
                 }
                 Mount::Cache(cache) => {
-                    let directory = &caches[&self.cache_key(job, cache)];
+                    let key = self.cache_key(job, cache);
+                    let directory = &caches[&key];
+                    if !cache.read_only {
+                        let used = (self.mount_name(job, cache), share_of(cache));
+                        self.travel.note_use(key, directory, used);
+                    }
                     given.mounts.push(RunMount {
                         target: cache.target.clone(),
                         source: MountSource::Tree {
@@ -263,11 +269,7 @@ impl Machine<'_> {
         let mut wanted: BTreeMap<Digest, (Share, &CacheMount)> = BTreeMap::new();
         for mount in &run.mounts {
             let Mount::Cache(cache) = mount else { continue };
-            let share = match cache.sharing {
-                Sharing::Shared => Share::Together,
-                Sharing::Private => Share::Apart,
-                Sharing::Locked => Share::InTurn,
-            };
+            let share = share_of(cache);
             let known = wanted
                 .entry(self.cache_key(job, cache))
                 .or_insert((share, cache));
@@ -276,6 +278,7 @@ impl Machine<'_> {
         }
         let mut claimed = BTreeMap::new();
         for (key, (share, cache)) in wanted {
+            self.restore_mount(job, &key, cache)?;
             claimed.insert(key, Arc::new(self.claim(job, &key, share, cache)?));
         }
         Ok(claimed)
@@ -434,31 +437,54 @@ impl Machine<'_> {
     /// Names a cache: by its id, and by all that it is made of when it is new. So a cache that another user owns, or that begins
     /// with other files, is another cache; so is one whose owners are on the disk.
     fn cache_key(&self, job: &Job<'_>, cache: &CacheMount) -> Digest {
-        let number =
-            |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
-        let mut key = KeyBuilder::new("cache-mount")
-            .add("id", &cache.id)
-            .add("uid", &number(cache.uid))
-            .add("gid", &number(cache.gid))
-            .add("mode", &number(cache.mode));
-        if self.store.ownership() == Ownership::InLedger {
-            key = key.add("owners", "ledger");
+        match self.store.ownership() {
+            Ownership::InLedger => key_of(job, cache, Some(("owners", "ledger"))),
+            Ownership::OnDisk | Ownership::DevicesInLedger => key_of(job, cache, None),
         }
-        if let Some(seed) = &cache.seed {
-            let layers = &job.inputs[seed.input];
-            key = key.add("seed", &seed.path).list(
-                "layer",
-                layers
-                    .iter()
-                    .map(|layer| layer.id().to_string())
-                    .collect::<Vec<_>>(),
-            );
+    }
+
+    /// Names a cache for other machines: those of the same kind, which run the same programs.
+    pub(super) fn mount_name(&self, job: &Job<'_>, cache: &CacheMount) -> MountName {
+        let machine = Platform::host().architecture;
+        MountName {
+            key: key_of(job, cache, Some(("machine", &machine))),
+            id: cache.id.clone(),
         }
-        key.finish().0.0
     }
 }
 
-fn stricter(one: Share, other: Share) -> Share {
+fn key_of(job: &Job<'_>, cache: &CacheMount, whose: Option<(&str, &str)>) -> Digest {
+    let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
+    let mut key = KeyBuilder::new("cache-mount")
+        .add("id", &cache.id)
+        .add("uid", &number(cache.uid))
+        .add("gid", &number(cache.gid))
+        .add("mode", &number(cache.mode));
+    if let Some((name, value)) = whose {
+        key = key.add(name, value);
+    }
+    if let Some(seed) = &cache.seed {
+        let layers = &job.inputs[seed.input];
+        key = key.add("seed", &seed.path).list(
+            "layer",
+            layers
+                .iter()
+                .map(|layer| layer.id().to_string())
+                .collect::<Vec<_>>(),
+        );
+    }
+    key.finish().0.0
+}
+
+fn share_of(cache: &CacheMount) -> Share {
+    match cache.sharing {
+        Sharing::Shared => Share::Together,
+        Sharing::Private => Share::Apart,
+        Sharing::Locked => Share::InTurn,
+    }
+}
+
+pub(super) fn stricter(one: Share, other: Share) -> Share {
     match (one, other) {
         (Share::InTurn, _) | (_, Share::InTurn) => Share::InTurn,
         (Share::Apart, _) | (_, Share::Apart) => Share::Apart,

@@ -17,6 +17,7 @@ use crate::vocab::{
 
 use super::Machine;
 use super::base::{Blob, Guarded};
+use super::travel::{MountsFrom, MountsTo};
 
 /// Shared caches of a build.
 #[derive(Default)]
@@ -24,6 +25,9 @@ pub struct Caches {
     /// Asked in order.
     pub from: Vec<crate::cache::Place>,
     pub to: Vec<Publication>,
+    /// Places of cache mounts, asked in order.
+    pub mounts_from: Vec<MountsFrom>,
+    pub mounts_to: Vec<MountsTo>,
     /// Of layers that no output wants.
     pub compression: Compression,
     /// Whether layers of all steps are given, and not only those of the result.

@@ -25,3 +25,4 @@ mod run;
 mod secrets;
 mod security;
 mod shared_cache;
+mod shared_mounts;

@@ -14,6 +14,22 @@ use tempfile::TempDir;
 use super::image::{Files, Image};
 use super::{machine_root, power};
 
+/// What tells a job of a CI system, whose caches would have a scope of their own.
+const CI_MARKS: [&str; 12] = [
+    "CI",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "JENKINS_URL",
+    "TF_BUILD",
+    "BITBUCKET_BUILD_NUMBER",
+    "CIRCLECI",
+    "BUILDKITE",
+    "DRONE",
+    "TRAVIS",
+    "APPVEYOR",
+    "SEMAPHORE",
+];
+
 pub struct Lab {
     directory: TempDir,
 }
@@ -99,6 +115,9 @@ impl Lab {
             .env_remove("DOCKER_AUTH_CONFIG")
             .stdin(Stdio::null())
             .current_dir(self.directory.path());
+        for mark in CI_MARKS {
+            command.env_remove(mark);
+        }
         command
     }
 
