@@ -553,6 +553,9 @@ pub(super) struct Prune {
     /// Remove the least recently used until this much is left, such as 10g
     #[arg(long, value_name = "BYTES")]
     pub(super) keep: Option<String>,
+    /// Remove unpacked layers that are there as blobs too; steps that need them unpack them again
+    #[arg(long)]
+    pub(super) trees: bool,
     /// Say what would go, and keep it
     #[arg(long)]
     pub(super) dry_run: bool,

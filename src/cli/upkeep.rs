@@ -26,6 +26,7 @@ pub(super) fn prune(global: &Global, args: &Prune) -> Result<(), Failure> {
             .as_deref()
             .map(|text| bytes("--keep", text))
             .transpose()?,
+        trees: args.trees,
         dry_run: args.dry_run,
     };
     let store = global.store()?;

@@ -90,6 +90,11 @@ pub fn settle_marks(layer: &Path) -> Result<(), RootfsError> {
     left.write(layer)
 }
 
+/// Tells whether marks lie beside a layer directory, so that it cannot be mounted as it is.
+pub fn has_loose_marks(layer: &Path) -> Result<bool, RootfsError> {
+    Ok(Sidecar::read(layer)?.has_marks())
+}
+
 fn is_refusal(error: Errno) -> bool {
     matches!(
         error,

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::lower::Lower;
 use super::session::Session;
 use super::{Store, StoreError, disk, fault};
 use crate::vocab::{Digest, Sha256};
@@ -34,18 +35,37 @@ impl std::fmt::Debug for Sha256Writer {
 impl Store {
     /// Opens a blob without checking its content; `None` if it is not there.
     pub fn blob(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
-        disk::open(&self.blob_path(digest))
+        if let Some(file) = disk::open(&self.blob_path(digest))? {
+            return Ok(Some(file));
+        }
+        Ok(self
+            .blobs_below(digest)
+            .find_map(|(lower, path)| lower.file(&path)))
     }
 
-    /// Returns where the blob is, or would be.
+    /// Returns where the blob is in this store, or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let mut path = self.path("oci/blobs/sha256");
-        path.push(digest.hex());
-        path
+        blob_path_in(self.root(), digest)
+    }
+
+    /// Returns where the blob would be in the lower stores.
+    fn blobs_below(&self, digest: &Digest) -> impl Iterator<Item = (&Lower, PathBuf)> {
+        let path = |lower: &Lower| blob_path_in(lower.home(), digest);
+        let paths = self.lower_stores().map(move |lower| (lower, path(lower)));
+        let is_usable = !self.passes_over_blob(digest);
+        paths.filter(move |_| is_usable)
     }
 
     /// Returns a blob's length; `None` if it is not there.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        self.own_blob_size(digest).or_else(|| {
+            self.blobs_below(digest)
+                .find_map(|(lower, path)| lower.size(&path))
+        })
+    }
+
+    /// Returns the length of a blob of this store itself.
+    pub(super) fn own_blob_size(&self, digest: &Digest) -> Option<u64> {
         let metadata = std::fs::symlink_metadata(self.blob_path(digest)).ok()?;
         metadata.is_file().then_some(metadata.len())
     }
@@ -76,7 +96,12 @@ impl Store {
     /// Stores bytes under their digest.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if self.blob_size(&digest) != Some(bytes.len() as u64) {
+        let is_below = || {
+            let limit = bytes.len() as u64;
+            let mut below = self.blobs_below(&digest);
+            below.any(|(lower, path)| lower.bytes(&path, limit).is_some_and(|own| own == bytes))
+        };
+        if self.own_blob_size(&digest) != Some(bytes.len() as u64) && !is_below() {
             self.session()?.put(&self.blob_path(&digest), bytes)?;
         }
         Ok(digest)
@@ -86,6 +111,16 @@ impl Store {
     ///
     /// A damaged blob is removed and not there: it can be fetched or made again. A blob longer than `limit` is an error.
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(bytes) = self.read_own_blob(digest, limit)? {
+            return Ok(Some(bytes));
+        }
+        Ok(self.blobs_below(digest).find_map(|(lower, path)| {
+            let bytes = lower.bytes(&path, limit)?;
+            (Digest::of(&bytes) == *digest).then_some(bytes)
+        }))
+    }
+
+    fn read_own_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.blob_path(digest);
         let Some(file) = disk::open(&path)? else {
             return Ok(None);
@@ -127,7 +162,7 @@ impl BlobWriter {
     ///
     /// One of the same length that is there stays, because it may have been synced; of another length, it is replaced.
     pub fn commit(self, digest: &Digest) -> Result<(), StoreError> {
-        if self.store.blob_size(digest) == Some(self.written) {
+        if self.store.own_blob_size(digest) == Some(self.written) {
             return Ok(());
         }
         disk::rename_over(&self.path, &self.store.blob_path(digest))
@@ -178,8 +213,14 @@ impl Drop for BlobWriter {
     }
 }
 
+fn blob_path_in(home: &Path, digest: &Digest) -> PathBuf {
+    let mut path = home.join("oci/blobs/sha256");
+    path.push(digest.hex());
+    path
+}
+
 /// Reads a file and returns the digest of its bytes.
-pub(super) fn hash_file(path: &std::path::Path) -> io::Result<Digest> {
+pub(super) fn hash_file(path: &Path) -> io::Result<Digest> {
     let mut hash = Sha256::new();
     io::copy(
         &mut io::BufReader::with_capacity(1 << 18, File::open(path)?),

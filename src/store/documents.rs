@@ -57,6 +57,37 @@ impl Store {
         Ok(parts)
     }
 
+    /// Returns the diff IDs of the layers of an image that can be unpacked from blobs that are there.
+    pub(super) fn unpackable_layers(&self, manifest: &Digest) -> Result<Vec<Digest>, StoreError> {
+        let mut unpackable = Vec::new();
+        for part in self.image_parts(manifest)? {
+            if part.kind != PartKind::Manifest {
+                continue;
+            }
+            let Ok(Some(bytes)) = self.read_blob(&part.digest, DOCUMENT_LIMIT) else {
+                continue;
+            };
+            let document = serde_json::from_slice::<Document>(&bytes).unwrap_or_default();
+            let config = document
+                .config
+                .and_then(|config| config.digest.parse().ok());
+            let diff_ids = match config {
+                Some(config) => self.diff_ids(&config)?,
+                None => continue,
+            };
+            if diff_ids.len() != document.layers.len() {
+                continue;
+            }
+            for (diff_id, layer) in diff_ids.into_iter().zip(&document.layers) {
+                let digest = layer.digest.parse().ok();
+                if digest.is_some_and(|digest| self.blob_size(&digest) == Some(layer.size)) {
+                    unpackable.push(diff_id);
+                }
+            }
+        }
+        Ok(unpackable)
+    }
+
     fn add_parts(
         &self,
         document: &Digest,

@@ -5,6 +5,7 @@
 //! are otherwise left alone.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub struct StoredImage {
     pub platform: Option<Platform>,
     /// When it was first put into the store.
     pub created: Timestamp,
+    /// The lower store that has it; `None` for this one.
+    pub lower: Option<PathBuf>,
 }
 
 /// `index.json`
@@ -128,7 +131,33 @@ impl Store {
     }
 
     /// Returns all images, the newest first.
+    ///
+    /// Those of lower stores come after all of this one, without names that mean something else further up.
     pub fn images(&self) -> Result<Vec<StoredImage>, StoreError> {
+        let mut images = self.own_images()?;
+        for lower in self.lower_stores() {
+            let bytes = lower.bytes(&lower.home().join("oci/index.json"), INDEX_LIMIT);
+            let index = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            for mut image in images_of(&index.unwrap_or_default()) {
+                let is_hidden = |name: &ImageRef| {
+                    let mut above = images.iter();
+                    above.any(|above| {
+                        above.names.contains(name) && above.lower.as_deref() != Some(lower.root())
+                    })
+                };
+                let had_names = !image.names.is_empty();
+                image.names.retain(|name| !is_hidden(name));
+                if !had_names || !image.names.is_empty() {
+                    image.lower = Some(lower.root().to_owned());
+                    images.push(image);
+                }
+            }
+        }
+        Ok(images)
+    }
+
+    /// Returns the images of this store itself.
+    pub(super) fn own_images(&self) -> Result<Vec<StoredImage>, StoreError> {
         Ok(images_of(&self.index()?))
     }
 
@@ -171,6 +200,7 @@ impl Store {
         manifest: &Descriptor,
         platform: Option<&Platform>,
     ) -> Result<(), StoreError> {
+        let full_name = name;
         let name = name.map(ImageRef::to_string);
         let is_there = |index: &Index| {
             index.manifests.iter().any(|entry| {
@@ -184,7 +214,7 @@ impl Store {
                 what: "the manifest of a new image is not there".to_owned(),
             });
         }
-        if is_there(&self.index()?) {
+        if is_there(&self.index()?) || self.is_named_below(full_name, manifest)? {
             return Ok(());
         }
         for part in self.image_parts(&manifest.digest)? {
@@ -226,6 +256,22 @@ impl Store {
             Some(root) => disk::sync(root),
             None => Ok(()),
         }
+    }
+
+    /// Tells whether a lower store has an image under a name that means nothing else here, or at all where there is no name.
+    fn is_named_below(
+        &self,
+        name: Option<&ImageRef>,
+        manifest: &Descriptor,
+    ) -> Result<bool, StoreError> {
+        if self.lower_stores().next().is_none() {
+            return Ok(false);
+        }
+        let is_below = |image: &StoredImage| image.lower.is_some() && image.manifest == *manifest;
+        Ok(match name {
+            Some(name) => self.image(name)?.is_some_and(|image| is_below(&image)),
+            None => self.images()?.iter().any(is_below),
+        })
     }
 
     /// Takes a name away; tells whether it was there. An image that loses its last name is gone from the list, and its blobs go
@@ -308,6 +354,7 @@ fn images_of(index: &Index) -> Vec<StoredImage> {
                 manifest,
                 platform: entry.platform.as_ref().and_then(platform_from_json),
                 created: entry.created(),
+                lower: None,
             });
         image.created = image.created.min(entry.created());
         image.names.extend(entry.reference());

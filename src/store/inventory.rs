@@ -3,7 +3,8 @@
 //! Roots are images and records. An image holds its blobs and, as a head start for the next build, the unpacked layers that
 //! its config names. A record holds its layer, the record that it is an alias of, and, because a base image is named in the
 //! components of the keys that are built on it, whatever its components and result name by digest: a manifest with all its
-//! parts, a blob or a layer. A layer holds the blobs of its packed forms.
+//! parts, a blob or a layer. A layer holds the blobs of its packed forms, also where its tree is gone and it can be unpacked again.
+//! What is in lower stores holds nothing and is held by nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
@@ -133,6 +134,16 @@ impl Store {
 }
 
 impl Inventory {
+    /// Returns the layers that can be unpacked from blobs of this store.
+    pub(super) fn packed_layers(&self) -> HashSet<LayerId> {
+        let whole = self.packed.iter().filter(|found| {
+            let blob = &found.packed.blob;
+            let name = found.file.path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(packed::says_all) && self.blobs.get(&blob.digest) == Some(&blob.size)
+        });
+        whole.map(|found| found.layer).collect()
+    }
+
     /// Returns how many aliases lie between a key and its first record. A chain that closes counts as deep.
     pub(super) fn alias_depth(&self, key: &CacheKey) -> usize {
         let next = |key: &CacheKey| self.records.get(key)?.record.alias_of;
@@ -248,7 +259,7 @@ impl<'a> Marks<'a> {
                 continue;
             }
             for diff_id in self.store.diff_ids(&part.digest)? {
-                self.layer(&LayerId(diff_id));
+                self.tree(&LayerId(diff_id));
                 for layer in self
                     .layers_of_diff_id
                     .get(&diff_id)
@@ -256,7 +267,7 @@ impl<'a> Marks<'a> {
                     .into_iter()
                     .flatten()
                 {
-                    self.layer(&layer);
+                    self.tree(&layer);
                 }
             }
         }
@@ -291,7 +302,7 @@ impl<'a> Marks<'a> {
 
     /// Holds what a record names by a digest alone.
     fn named(&mut self, digest: &Digest) -> Result<(), StoreError> {
-        self.layer(&LayerId(*digest));
+        self.tree(&LayerId(*digest));
         let known = self.holds_blob(digest);
         if self.inventory.blobs.contains_key(digest) && !known {
             match is_json(&self.store.blob_path(digest)) {
@@ -302,10 +313,16 @@ impl<'a> Marks<'a> {
         Ok(())
     }
 
+    /// Holds a layer if its tree is there.
+    fn tree(&mut self, id: &LayerId) {
+        if self.inventory.layers.contains_key(id) {
+            self.layer(id);
+        }
+    }
+
+    /// Holds a layer as what it is there: a tree, blobs, or both.
     fn layer(&mut self, id: &LayerId) {
-        let Some(&size) = self.inventory.layers.get(id) else {
-            return;
-        };
+        let size = self.inventory.layers.get(id).copied().unwrap_or(0);
         if self.hold(Item::Layer(*id), size) {
             for found in self.packed_of_layer.get(id).cloned().into_iter().flatten() {
                 self.blob(&found.packed.blob.digest);
@@ -337,7 +354,7 @@ fn digests_in(text: &str) -> impl Iterator<Item = Digest> {
 }
 
 /// Compressed layers begin with a magic number, tars with a name.
-fn is_json(path: &Path) -> bool {
+pub(super) fn is_json(path: &Path) -> bool {
     let mut first = [0];
     std::fs::File::open(path)
         .and_then(|mut file| file.read_exact(&mut first))

@@ -5,12 +5,13 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::disk::Placed;
+use super::lower::{self, Lower};
 use super::session::Session;
 use super::{Store, StoreError, disk, tree};
 use crate::vocab::{LayerId, Ownership};
@@ -22,6 +23,8 @@ pub struct Layer {
     pub fs: PathBuf,
     /// Bytes of the regular files, a file with several names counted once.
     pub size: u64,
+    /// In a lower store: nothing is written to it, and it may go while it is used.
+    pub is_below: bool,
 }
 
 /// A layer that is being made. Dropped without a commit, it leaves nothing.
@@ -41,6 +44,9 @@ pub(super) struct StoredLayer {
     /// Bytes of `fs.ledger`, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) ledger: Option<u64>,
+    /// Which directory `fs` was when the layer was made (see `lower`); copies are others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) original: Option<(u64, i64, i64)>,
 }
 
 /// All kinds of layers.
@@ -49,6 +55,17 @@ pub(super) const OWNERSHIPS: [Ownership; 3] = Ownership::ALL;
 impl Store {
     /// Returns a layer of this process' kind if it is there and complete.
     pub fn layer(&self, id: &LayerId) -> Result<Option<Layer>, StoreError> {
+        let own = self.own_layer(id)?;
+        if own.is_some() || self.passes_over_layer(id) {
+            return Ok(own);
+        }
+        let ownership = self.ownership();
+        let mut lowers = self.lower_stores();
+        Ok(lowers.find_map(|lower| lower.layer(ownership, id)))
+    }
+
+    /// Returns a layer of this store itself.
+    fn own_layer(&self, id: &LayerId) -> Result<Option<Layer>, StoreError> {
         if self.suspects().contains(id) {
             return Ok(None);
         }
@@ -56,6 +73,7 @@ impl Store {
         Ok(recorded.map(|StoredLayer { size, .. }| Layer {
             fs: self.layer_dir(id).join("fs"),
             size,
+            is_below: false,
         }))
     }
 
@@ -84,22 +102,16 @@ impl Store {
     }
 
     pub(super) fn layer_dir_of(&self, ownership: Ownership, id: &LayerId) -> PathBuf {
-        let mut path = self.layers_dir(ownership);
-        path.push(id.to_string());
-        path
+        layer_dir_in(self.root(), ownership, id)
     }
 
     /// Returns the directory of all layers of one kind.
     pub(super) fn layers_dir(&self, ownership: Ownership) -> PathBuf {
-        self.path(match ownership {
-            Ownership::OnDisk => "layers",
-            Ownership::DevicesInLedger => "layers-devices",
-            Ownership::InLedger => "layers-ledger",
-        })
+        layers_dir_in(self.root(), ownership)
     }
 
     /// Tells whether a layer's tree can be had: by one `stat` where it is there. One that is not there in this process' kind, but
-    /// packed, can be unpacked.
+    /// packed, can be unpacked; one of a lower store can be used where it is.
     pub fn has_layer(&self, id: &LayerId) -> bool {
         let is_there = |ownership| {
             std::fs::metadata(self.layer_dir_of(ownership, id).join("layer.json"))
@@ -112,7 +124,14 @@ impl Store {
         if found && !self.suspects().contains(id) {
             return true;
         }
-        self.known_ownership().is_some() && matches!(self.packed_in_any_form(id), Ok(Some(_)))
+        self.has_layer_below(id) || matches!(self.packed_in_any_form(id), Ok(Some(_)))
+    }
+
+    /// Tells whether a lower store has a tree of a layer that can be used where it is.
+    pub(super) fn has_layer_below(&self, id: &LayerId) -> bool {
+        let ownership = self.known_ownership();
+        let is_below = |lower: &Lower| lower.has_layer(ownership, id);
+        !self.passes_over_layer(id) && self.lower_stores().any(is_below)
     }
 
     /// Returns what `layer.json` says; `None` if the layer is missing, or torn.
@@ -156,13 +175,18 @@ impl PendingLayer {
         if let Some(layer) = self.store.layer(id)? {
             return Ok(layer);
         }
+        let original = lower::original(&self.fs());
         let ledger = self.layer().join("fs.ledger");
         let ledger = match std::fs::metadata(&ledger) {
             Ok(metadata) => Some(metadata.len()),
             Err(error) if disk::is_absent(&error) && self.ownership != Ownership::InLedger => None,
             Err(error) => return Err(StoreError::from_io(&ledger, "find", error)),
         };
-        let stored = StoredLayer { size, ledger };
+        let stored = StoredLayer {
+            size,
+            ledger,
+            original,
+        };
         let bytes = serde_json::to_vec(&stored).expect("numbers are always JSON");
         disk::write_private(&self.layer().join("layer.json"), &bytes)?;
         self.store.mark_unsynced(id)?;
@@ -177,6 +201,7 @@ impl PendingLayer {
         Ok(Layer {
             fs: self.store.layer_dir(id).join("fs"),
             size,
+            is_below: false,
         })
     }
 
@@ -187,7 +212,7 @@ impl PendingLayer {
             if disk::place_dir(&from, &to)? == Placed::Done {
                 return Ok(());
             }
-            if self.store.layer(id)?.is_some() {
+            if self.store.own_layer(id)?.is_some() {
                 // Made by somebody else since we looked.
                 return Ok(());
             }
@@ -215,6 +240,20 @@ impl Drop for PendingLayer {
         // What cannot be removed here is left to the session's end, or to a sweep.
         drop(tree::remove(&self.dir));
     }
+}
+
+pub(super) fn layers_dir_in(home: &Path, ownership: Ownership) -> PathBuf {
+    home.join(match ownership {
+        Ownership::OnDisk => "layers",
+        Ownership::DevicesInLedger => "layers-devices",
+        Ownership::InLedger => "layers-ledger",
+    })
+}
+
+pub(super) fn layer_dir_in(home: &Path, ownership: Ownership, id: &LayerId) -> PathBuf {
+    let mut path = layers_dir_in(home, ownership);
+    path.push(id.to_string());
+    path
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::lower::Lower;
 use super::{Store, StoreError, disk, fault};
 use crate::vocab::CacheKey;
 
@@ -38,6 +39,8 @@ pub struct InUse {
     /// `None` where the file is missing and cannot be made: a store that is read-only or another user's, in which no build
     /// can put anything.
     _file: Option<File>,
+    /// The same of lower stores, where they let themselves be locked.
+    _leases: Vec<File>,
 }
 
 impl Store {
@@ -77,7 +80,7 @@ impl Store {
         }
     }
 
-    /// Keeps `prune` away until the value is dropped. Blocks while one is choosing what goes, which is short.
+    /// Keeps `prune` away until the value is dropped, that of lower stores where they can be locked. Blocks while one is choosing what goes, which is short.
     pub fn use_shared(&self) -> Result<InUse, StoreError> {
         let path = self.in_use_path();
         let _file = match self.open_in_use(&path) {
@@ -89,7 +92,8 @@ impl Store {
             Err(StoreError::ReadOnly { .. } | StoreError::Denied { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(InUse { _file })
+        let _leases = self.lower_stores().filter_map(Lower::lease).collect();
+        Ok(InUse { _file, _leases })
     }
 
     /// Takes the store for pruning, or tells who uses it.
@@ -97,7 +101,10 @@ impl Store {
         let path = self.in_use_path();
         let file = self.open_in_use(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(InUse { _file: Some(file) }),
+            Ok(()) => Ok(InUse {
+                _file: Some(file),
+                _leases: Vec::new(),
+            }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy {
                 pids: flock_holders(&file),
                 path: self.root().to_owned(),

@@ -14,8 +14,8 @@
 //!                                (org.opencontainers.image.ref.name), and one without a name for a dangling image
 //!     blobs/sha256/HEX
 //!   layers/LAYERID/              owners on disk
-//!     layer.json                 {"size": bytes of regular files, "ledger": bytes of fs.ledger if it is there}; a layer is there
-//!                                when this file is there and not empty
+//!     layer.json                 {"size": bytes of regular files, "ledger": bytes of fs.ledger if it is there, "original": what
+//!                                tells fs/ from its copies}; a layer is there when this file is there and not empty
 //!     fs/                        the unpacked tree: overlay's lower directory
 //!     fs.ledger                  what its files are in the image where the disk cannot say it (the rootfs room's file)
 //!   layers-devices/LAYERID/      the same; devices are empty files, and their numbers are in fs.ledger
@@ -26,6 +26,7 @@
 //!   contexts/HASH                what the context room remembers of one directory
 //!   remotes/                     downloads, mirrors of repositories and files of commits (see `remotes`)
 //!   unsynced/BOOTID/LAYERID      empty: the layer was made during that boot and may not have reached the disk
+//!   witness/KIND/                what shows to others whether trees of a kind look right to them (the rootfs room's files)
 //!   groups/NONCE                 control groups that a build has made; whoever makes them writes it and locks it
 //!   locks/KEY                    exists while a process holds or wants the lock of a key; holds the holder's pid
 //!   locks/images                 taken around every change of index.json
@@ -66,6 +67,9 @@
 //! builder, also when they were made as "root" of a user namespace; only the contents of `layers/*/fs` and `mounts/*/*/fs` may belong to other
 //! IDs, so removing layers (`prune`, `sweep`) needs the namespace and nothing else does.
 //!
+//! A store may lie over others, which are looked into after it and never written to (see `lower`). Its records may speak of their
+//! layers, and its images of their blobs; that holds nothing.
+//!
 //! Records, packed forms and blobs are the same whoever made them. Unpacked layers are of two kinds, for processes that can give
 //! files away and for those that cannot ([`Store::set_ownership`]); a layer that is there in the other kind alone is unpacked
 //! anew from its packed form, and where it has none its record is a miss.
@@ -80,6 +84,7 @@ mod images;
 mod inventory;
 mod layers;
 mod lock;
+mod lower;
 mod mounts;
 mod packed;
 mod prune;
@@ -97,6 +102,7 @@ pub use home::Store;
 pub use images::StoredImage;
 pub use layers::{Layer, PendingLayer};
 pub use lock::{InUse, Lock, TryLock};
+pub use lower::LowerStore;
 pub use mounts::{CacheDirectory, MountClaim, NewCacheDirectory, Share};
 pub use packed::{Packed, PackedMember};
 pub use prune::{PruneOptions, Pruned, Tally};
@@ -106,5 +112,7 @@ pub use session::Swept;
 pub use usage::{DiskUsage, Usage};
 pub use verify::{Problem, ProblemKind};
 
+#[cfg(test)]
+mod lower_tests;
 #[cfg(test)]
 mod tests;

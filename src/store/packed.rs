@@ -1,6 +1,6 @@
 //! Packed forms: what a layer's tree became when it was made a blob, so that it need not be made one again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,7 @@ impl Store {
     pub fn packed(&self, id: &LayerId, form: LayerForm) -> Result<Option<Packed>, StoreError> {
         let path = self.packed_path(id, form);
         let Some(file) = disk::open(&path)? else {
-            return Ok(None);
+            return Ok(self.packed_below(id, form));
         };
         let Some(packed) = disk::read_open(&file, LIMIT)
             .ok()
@@ -58,27 +58,46 @@ impl Store {
         else {
             // Torn: a miss. On a read-only store it stays.
             drop(disk::remove_file(&path));
-            return Ok(None);
+            return Ok(self.packed_below(id, form));
         };
-        let there = self.blob_size(&packed.blob.digest) == Some(packed.blob.size);
-        Ok(there.then_some(packed))
+        match self.has_whole_blob(&packed) {
+            true => Ok(Some(packed)),
+            false => Ok(self.packed_below(id, form)),
+        }
+    }
+
+    /// Returns what the lower stores know, if the blob is there.
+    fn packed_below(&self, id: &LayerId, form: LayerForm) -> Option<Packed> {
+        self.lower_stores().find_map(|lower| {
+            let path = packed_dir_in(lower.home(), id).join(file_name(form));
+            let packed = decode(&lower.bytes(&path, LIMIT)?)?;
+            self.has_whole_blob(&packed).then_some(packed)
+        })
+    }
+
+    fn has_whole_blob(&self, packed: &Packed) -> bool {
+        self.blob_size(&packed.blob.digest) == Some(packed.blob.size)
     }
 
     /// Returns any packed form of a layer that says all that its tree says, times as well.
     pub fn packed_in_any_form(&self, id: &LayerId) -> Result<Option<Packed>, StoreError> {
-        for (name, path) in disk::entries(&self.path("packed").join(id.to_string()))? {
-            // Its times were cut.
-            if name.contains('@') {
-                continue;
-            }
-            let bytes = disk::read(&path, LIMIT).ok().flatten();
-            if let Some(packed) = bytes.and_then(|bytes| decode(&bytes))
-                && self.blob_size(&packed.blob.digest) == Some(packed.blob.size)
+        for (name, path) in disk::entries(&packed_dir_in(self.root(), id))? {
+            let bytes = || disk::read(&path, LIMIT).ok().flatten();
+            if says_all(&name)
+                && let Some(packed) = bytes().and_then(|bytes| decode(&bytes))
+                && self.has_whole_blob(&packed)
             {
                 return Ok(Some(packed));
             }
         }
-        Ok(None)
+        Ok(self.lower_stores().find_map(|lower| {
+            let entries = disk::entries(&packed_dir_in(lower.home(), id)).unwrap_or_default();
+            let mut whole = entries.iter().filter(|(name, _)| says_all(name));
+            whole.find_map(|(_, path)| {
+                let packed = decode(&lower.bytes(path, LIMIT)?)?;
+                self.has_whole_blob(&packed).then_some(packed)
+            })
+        }))
     }
 
     /// Remembers a layer's packed form. Its blob is committed already.
@@ -93,11 +112,23 @@ impl Store {
     }
 
     fn packed_path(&self, id: &LayerId, form: LayerForm) -> PathBuf {
-        let mut path = self.path("packed");
-        path.push(id.to_string());
-        path.push(format!("{form}.json"));
-        path
+        packed_dir_in(self.root(), id).join(file_name(form))
     }
+}
+
+fn packed_dir_in(home: &Path, id: &LayerId) -> PathBuf {
+    let mut path = home.join("packed");
+    path.push(id.to_string());
+    path
+}
+
+fn file_name(form: LayerForm) -> String {
+    format!("{form}.json")
+}
+
+/// Tells whether the packed form of that file has the times of the tree; else they were cut.
+pub(super) fn says_all(name: &str) -> bool {
+    !name.contains('@')
 }
 
 fn encode(packed: &Packed) -> Vec<u8> {

@@ -5,11 +5,11 @@
 //! before other records, records before the layers and packed forms that they speak of, packed forms before blobs.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::inventory::{FoundFile, ImageHolds, Inventory, Marks};
+use super::inventory::{FoundFile, ImageHolds, Inventory, Marks, is_json};
 use super::layers::OWNERSHIPS;
 use super::session::Session;
 use super::{Store, StoreError, disk, tree};
@@ -26,6 +26,8 @@ pub struct PruneOptions {
     pub older_than: Option<Duration>,
     /// The least recently used records and cache mounts, until what is left of the store is not larger. With `all`, only those.
     pub keep_bytes: Option<u64>,
+    /// Also the unpacked trees of layers that can be unpacked again from blobs that stay.
+    pub trees: bool,
     /// Only tell.
     pub dry_run: bool,
 }
@@ -140,7 +142,14 @@ impl Store {
         for path in &plan.junk {
             note(tree::remove(path).map(|()| true));
         }
+        if options.trees {
+            // Its deletion mark would be in the way of whoever copies what is left into an image. The next build makes it again.
+            note(tree::remove(&self.path("witness")).map(|()| true));
+        }
         self.remove_empty_folders();
+        // Whoever reads this store from another machine knows nothing of this one's boot. A disk that cannot be synced keeps its
+        // marks.
+        drop(self.settle_this_boot());
         // Hidden from everyone: builds may go on.
         drop(lock);
         for path in trash {
@@ -196,7 +205,13 @@ impl Store {
         // What is kept besides what is marked.
         let mut others: u64 = inventory.contexts.iter().map(|file| file.bytes).sum();
         let mut kept_mounts = BTreeSet::new();
-        for kept in kept(inventory, options, cutoff) {
+        let packed_layers = inventory.packed_layers();
+        let can_be_had = |id: &LayerId| {
+            inventory.layers.contains_key(id)
+                || packed_layers.contains(id)
+                || self.has_layer_below(id)
+        };
+        for kept in kept(inventory, options, cutoff, &can_be_had) {
             let checkpoint = marks.checkpoint();
             match kept {
                 Kept::Record(key) => marks.record(&key)?,
@@ -238,7 +253,12 @@ impl Store {
             }
         }
         let layers = inventory.layers.iter().map(|(id, size)| (*id, *size));
-        plan.layers = layers.filter(|(id, _)| !marks.holds_layer(id)).collect();
+        let unpackable = match options.trees {
+            true => self.unpackable(inventory, &marks, &packed_layers)?,
+            false => HashSet::new(),
+        };
+        let goes = |id: &LayerId| !marks.holds_layer(id) || unpackable.contains(id);
+        plan.layers = layers.filter(|(id, _)| goes(id)).collect();
         let blobs = inventory
             .blobs
             .iter()
@@ -272,6 +292,28 @@ impl Store {
         }
         plan.junk.clone_from(&inventory.junk);
         Ok(plan)
+    }
+
+    /// Returns the layers whose trees can be made again from blobs that stay.
+    fn unpackable(
+        &self,
+        inventory: &Inventory,
+        marks: &Marks<'_>,
+        packed_layers: &HashSet<LayerId>,
+    ) -> Result<HashSet<LayerId>, StoreError> {
+        let mut unpackable = packed_layers.clone();
+        // Bases are unpacked by what their manifests say.
+        for digest in inventory
+            .blobs
+            .keys()
+            .filter(|digest| marks.holds_blob(digest))
+        {
+            if is_json(&self.blob_path(digest)) {
+                let diff_ids = self.unpackable_layers(digest)?;
+                unpackable.extend(diff_ids.into_iter().map(LayerId));
+            }
+        }
+        Ok(unpackable)
     }
 
     fn drop_images(&self, dangling: &[Digest]) -> Result<(), StoreError> {
@@ -387,6 +429,7 @@ fn kept<'a>(
     inventory: &'a Inventory,
     options: &PruneOptions,
     cutoff: Option<SystemTime>,
+    can_be_had: &dyn Fn(&LayerId) -> bool,
 ) -> Vec<Kept<'a>> {
     let spares = |used: SystemTime| match (cutoff, options.keep_bytes) {
         (Some(cutoff), _) => used >= cutoff,
@@ -398,7 +441,7 @@ fn kept<'a>(
         .iter()
         .filter(|(_, found)| {
             let layer = found.record.layer;
-            layer.is_none_or(|layer| inventory.layers.contains_key(&layer))
+            layer.is_none_or(|layer| can_be_had(&layer))
         })
         .map(|(key, found)| (found.file.used, &found.file.path, Kept::Record(*key)));
     let mounts = inventory.mounts.iter();

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::lower::Lower;
 use super::{Store, StoreError, disk};
 use crate::vocab::{CacheKey, Digest, KeyComponent, LayerId, ResultId, Timestamp};
 
@@ -53,6 +54,16 @@ impl Store {
     ///
     /// Costs seven small system calls on a hit. The use is noted in the file's time, at most once a day.
     pub fn record(&self, key: &CacheKey) -> Result<Option<Record>, StoreError> {
+        let own = self.own_record(key)?;
+        if own.is_some() {
+            return Ok(own);
+        }
+        let below = self.records_below(key);
+        let has_layer = |record: &Record| record.layer.is_none_or(|layer| self.has_layer(&layer));
+        Ok(below.into_iter().find(has_layer))
+    }
+
+    fn own_record(&self, key: &CacheKey) -> Result<Option<Record>, StoreError> {
         let path = self.record_path(key);
         let Some(file) = disk::open(&path)? else {
             return Ok(None);
@@ -78,9 +89,34 @@ impl Store {
             .put(&self.record_path(key), &encode(key, record))
     }
 
+    /// Returns what the lower stores say of a key, in their order.
+    fn records_below(&self, key: &CacheKey) -> Vec<Record> {
+        let found = |lower: &Lower| {
+            let bytes = lower.bytes(&record_path_in(lower.home(), key), LIMIT)?;
+            decode(key, &bytes)
+        };
+        self.lower_stores().filter_map(found).collect()
+    }
+
+    /// Tells whether anything is recorded of a key.
+    pub(super) fn has_record(&self, key: &CacheKey) -> bool {
+        self.record_path(key).exists() || !self.records_below(key).is_empty()
+    }
+
     /// Returns all records, in no order, also those whose layer is gone: for who explains, not for who looks up.
     pub fn records(&self) -> Result<Vec<Record>, StoreError> {
         let mut records = Vec::new();
+        // Of lower stores what can be read.
+        for lower in self.lower_stores() {
+            let folders = disk::entries(&lower.home().join("records")).unwrap_or_default();
+            let paths = folders
+                .iter()
+                .flat_map(|(_, folder)| disk::entries(folder).unwrap_or_default());
+            records.extend(paths.filter_map(|(_, path)| {
+                let key = key_of(&path)?;
+                decode(&key, &lower.bytes(&path, LIMIT)?)
+            }));
+        }
         for (_, folder) in disk::entries(&self.path("records"))? {
             for (_, path) in disk::entries(&folder)? {
                 let Some(key) = key_of(&path) else {
@@ -97,12 +133,16 @@ impl Store {
     }
 
     pub(super) fn record_path(&self, key: &CacheKey) -> PathBuf {
-        let name = key.to_string();
-        let mut path = self.path("records");
-        path.push(&name[..2]);
-        path.push(name + ".json");
-        path
+        record_path_in(self.root(), key)
     }
+}
+
+fn record_path_in(home: &Path, key: &CacheKey) -> PathBuf {
+    let name = key.to_string();
+    let mut path = home.join("records");
+    path.push(&name[..2]);
+    path.push(name + ".json");
+    path
 }
 
 /// Returns the key that a record's file is named after.

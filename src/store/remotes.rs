@@ -101,7 +101,7 @@ impl Store {
     pub fn download(&self, url: &str) -> Result<Option<KeptDownload>, StoreError> {
         let path = self.url_path(url);
         let Some(file) = disk::open(&path)? else {
-            return Ok(None);
+            return Ok(self.download_below(url));
         };
         let bytes = disk::read_open(&file, 64 << 10).unwrap_or_default();
         let Some(kept) = decode(&bytes) else {
@@ -114,9 +114,22 @@ impl Store {
         Ok(Some(kept))
     }
 
+    /// Returns what a URL gave to a lower store, if it has the bytes.
+    fn download_below(&self, url: &str) -> Option<KeptDownload> {
+        self.lower_stores().find_map(|lower| {
+            let kept = decode(&lower.bytes(&url_path_in(lower.home(), url), 64 << 10)?)?;
+            let file = download_path_in(lower.home(), &kept.digest);
+            (lower.size(&file) == Some(kept.size)).then_some(kept)
+        })
+    }
+
     /// Opens the bytes of a download without checking them.
     pub fn downloaded(&self, digest: &Digest) -> Result<Option<File>, StoreError> {
-        disk::open(&self.download_path(digest))
+        if let Some(file) = disk::open(&self.download_path(digest))? {
+            return Ok(Some(file));
+        }
+        let mut lowers = self.lower_stores();
+        Ok(lowers.find_map(|lower| lower.file(&download_path_in(lower.home(), digest))))
     }
 
     /// Starts a download.
@@ -209,12 +222,11 @@ impl Store {
     }
 
     fn url_path(&self, url: &str) -> PathBuf {
-        let key = KeyBuilder::new("url").add("url", url).finish().0;
-        self.path("remotes/urls").join(format!("{key}.json"))
+        url_path_in(self.root(), url)
     }
 
     fn download_path(&self, digest: &Digest) -> PathBuf {
-        self.path("remotes/files").join(digest.hex())
+        download_path_in(self.root(), digest)
     }
 
     fn checkout_dir(&self, id: &Digest) -> PathBuf {
@@ -437,6 +449,15 @@ impl Drop for PendingCheckout {
         drop(tree::remove(&self.dir));
         let _session = &self.session;
     }
+}
+
+fn url_path_in(home: &Path, url: &str) -> PathBuf {
+    let key = KeyBuilder::new("url").add("url", url).finish().0;
+    home.join("remotes/urls").join(format!("{key}.json"))
+}
+
+fn download_path_in(home: &Path, digest: &Digest) -> PathBuf {
+    home.join("remotes/files").join(digest.hex())
 }
 
 fn encode_commit(size: u64) -> Vec<u8> {

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::layers::{OWNERSHIPS, StoredLayer};
+use super::layers::OWNERSHIPS;
 use super::lock::LockFile;
 use super::session::Swept;
 use super::{Store, StoreError, disk, fault, tree};
-use crate::vocab::{Digest, LayerId, Ownership};
+use crate::vocab::{Digest, LayerId};
 
 /// So many marks of one boot are worth one sync of the file system.
 const MANY: usize = 2000;
@@ -101,6 +101,19 @@ impl Store {
         Ok(())
     }
 
+    /// Waits until everything is on the disk, and forgets the marks of this boot.
+    pub(super) fn settle_this_boot(&self) -> Result<(), StoreError> {
+        let marks = disk::entries(&self.path("unsynced").join(boot_id()))?;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        self.sync_all()?;
+        for (_, mark) in marks {
+            disk::remove_file(&mark)?;
+        }
+        Ok(())
+    }
+
     /// Forgets a layer of this boot that was removed.
     pub(super) fn forget_mark(&self, id: &LayerId) {
         let path = self.path("unsynced").join(boot_id()).join(id.to_string());
@@ -138,10 +151,7 @@ impl Store {
                 continue;
             };
             match tree::size(&dir.join("fs")) {
-                Ok(found)
-                    if found == recorded.size
-                        && self.has_whole_ledger(ownership, id, &recorded) =>
-                {
+                Ok(found) if found == recorded.size && recorded.has_whole_ledger(&dir) => {
                     continue;
                 }
                 // Looked at from outside of the namespace: no verdict.
@@ -153,18 +163,6 @@ impl Store {
             is_sound = false;
         }
         Ok(is_sound)
-    }
-
-    /// Tells whether the file of owners beside a tree is as long as it was.
-    pub(super) fn has_whole_ledger(
-        &self,
-        ownership: Ownership,
-        id: &LayerId,
-        recorded: &StoredLayer,
-    ) -> bool {
-        let path = self.layer_dir_of(ownership, id).join("fs.ledger");
-        let found = std::fs::metadata(path).ok().map(|metadata| metadata.len());
-        recorded.ledger.is_none_or(|wanted| found == Some(wanted))
     }
 
     fn sync_all(&self) -> Result<(), StoreError> {

@@ -89,7 +89,7 @@ impl Store {
         let packed = inventory.packed.iter().map(|found| &found.file);
         let mut usage = DiskUsage {
             images: Usage {
-                count: self.images()?.len(),
+                count: self.own_images()?.len(),
                 ..blobs_of(true)
             },
             layers: Usage::of(inventory.layers.values().copied()),

@@ -101,7 +101,7 @@ impl Store {
             note(&path, ProblemKind::DamagedBlob, what);
         }
         let index = self.path("oci/index.json");
-        for image in self.images()? {
+        for image in self.own_images()? {
             let name = match image.names.first() {
                 Some(name) => name.familiar(),
                 None => image.manifest.digest.to_string(),
@@ -183,8 +183,7 @@ impl Store {
         if !dir.join("fs").is_dir() {
             return Ok(Some("a layer has no files"));
         }
-        let has_ledger = self.has_whole_ledger(ownership, id, &recorded);
-        Ok((!has_ledger).then_some("a layer has lost its owners"))
+        Ok((!recorded.has_whole_ledger(&dir)).then_some("a layer has lost its owners"))
     }
 
     fn record_problem(&self, path: &Path) -> Result<Option<&'static str>, StoreError> {
@@ -200,9 +199,9 @@ impl Store {
         if record.layer.is_some_and(|layer| !self.has_layer(&layer)) {
             return Ok(Some("a record's layer is gone"));
         }
-        let target = record.alias_of.map(|target| self.record_path(&target));
+        let target = record.alias_of;
         Ok(target
-            .is_some_and(|target| !target.exists())
+            .is_some_and(|target| !self.has_record(&target))
             .then_some("a record's other key is gone"))
     }
 
