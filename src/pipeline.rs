@@ -19,6 +19,7 @@ mod import;
 mod inputs;
 mod lending;
 mod limits;
+mod lower;
 mod manifests;
 mod remotes;
 mod stored;
@@ -29,7 +30,6 @@ use std::time::Instant;
 use crate::plan::{Graph, Op};
 use crate::sandbox;
 use crate::solve::{Packing, Schedule, Solution, StepResult, probe};
-use crate::store::Store;
 use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId};
 use crate::worker::Machine;
 
@@ -40,6 +40,7 @@ pub use content::content_tag;
 pub use failure::Failure;
 pub use forecast::{ForecastStep, Outlook, forecast};
 pub use import::{Import, import};
+pub use lower::unused_lower_stores;
 pub use manifests::{Indexing, ListSource, NewIndex, appended_otherwise, listed};
 pub use stored::export_of;
 pub use transfer::{pull, push};
@@ -58,7 +59,7 @@ pub fn build(
     if let Some(timeout) = request.timeout {
         sandbox::end_after(timeout, ExitCode::Timeout).map_err(|error| failure::signals(&error))?;
     }
-    let store = Store::open(&request.root).map_err(|error| failure::store(&error))?;
+    let store = lower::open(request, events)?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     lending::check(request)?;
     let tasks = TaskIds::default();
@@ -175,6 +176,14 @@ fn enter(
     }
     foreign::check(request, graph, &known, cancel)?;
     store.sweep().map_err(|error| failure::store(&error))?;
+    let known = match lower::settle(machine)? && machine.lacks_layers(&known) {
+        true => {
+            let known = probe(graph, machine);
+            remotes.prepare(graph, &known)?;
+            known
+        }
+        false => known,
+    };
     if let Some(groups) = limits::settle(request, store, events)? {
         machine.limit_steps(groups);
     }

@@ -1,5 +1,6 @@
 //! The command line as typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -27,6 +28,15 @@ pub(super) struct Global {
     /// State directory: images, layers, cache [default: /var/lib/builder as root, else ~/.local/share/builder]
     #[arg(long, value_name = "DIR", global = true, env = "BUILDER_ROOT")]
     pub(super) root: Option<PathBuf>,
+    /// State directory that is only read, and looked into where the own one does not have something; several in order
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        env = "BUILDER_LOWER_ROOT",
+        value_delimiter = ':'
+    )]
+    pub(super) lower_root: Vec<OsString>,
     /// Pull images of HOST from URL first, then from HOST itself
     #[arg(
         long,

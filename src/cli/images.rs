@@ -24,9 +24,17 @@ pub(super) fn list(global: &Global, args: &Images) -> Result<(), Failure> {
             .map(str::to_owned)
             .to_vec(),
     ];
+    let has_lower = stored.iter().any(|stored| stored.lower.is_some());
+    if has_lower {
+        rows[0].push("LOWER STORE".to_owned());
+    }
     let mut text = String::new();
     for stored in stored {
-        let described = describe(&store, &stored)?;
+        let described = match describe(&store, &stored) {
+            // Somebody else's, who may be changing it.
+            Err(_) if stored.lower.is_some() => continue,
+            described => described?,
+        };
         let short = |digest: &str| match args.no_trunc {
             true => digest.to_owned(),
             false => digest
@@ -46,6 +54,7 @@ pub(super) fn list(global: &Global, args: &Images) -> Result<(), Failure> {
                 "created": described.created,
                 "size": described.size,
                 "platforms": described.platforms,
+                "lower": stored.lower.as_ref().map(|root| root.display().to_string()),
             });
             text.push_str(&format!("{line}\n"));
         } else {
@@ -67,6 +76,12 @@ pub(super) fn list(global: &Global, args: &Images) -> Result<(), Failure> {
                         .replace('T', " "),
                     ui::size(described.size),
                 ]);
+                if has_lower {
+                    let root = stored.lower.as_ref();
+                    let root = root.map(|root| root.display().to_string());
+                    let row = rows.last_mut().expect("just added");
+                    row.push(root.unwrap_or_default());
+                }
             }
         }
     }
@@ -130,6 +145,14 @@ pub(super) fn remove(global: &Global, args: &Remove) -> Result<(), Failure> {
             .parse::<ImageRef>()
             .ok()
             .filter(|name| stored.names.contains(name));
+        if let Some(root) = &stored.lower {
+            let diagnostic = Diagnostic::error(format!(
+                "`{text}` is in the lower store `{}`, which is only read",
+                root.display()
+            ))
+            .hint("name it with `--root` to remove images from it");
+            return Err(Failure::new(ExitCode::Usage, diagnostic));
+        }
         match &by_name {
             Some(name) => store
                 .untag_image(name)

@@ -72,6 +72,7 @@ pub(super) fn request(
     };
     let request = BuildRequest {
         root: global.state_directory()?,
+        lower_roots: global.lower_directories(),
         context: context(&args.context)?,
         dockerfile: match &args.file {
             None => DockerfileSource::Default,

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::pipeline::Failure;
+use crate::pipeline::{self, Failure};
 use crate::store::{Store, StoreError};
+use crate::ui;
 use crate::vocab::{Diagnostic, ExitCode, RegistryOptions};
 
 use super::args::Global;
@@ -38,7 +39,21 @@ impl Global {
 
     /// Opens the state directory.
     pub(super) fn store(&self) -> Result<Store, Failure> {
-        Store::open(&self.state_directory()?).map_err(|error| store_failed(&error))
+        let store = Store::open_over(&self.state_directory()?, &self.lower_directories())
+            .map_err(|error| store_failed(&error))?;
+        for warning in pipeline::unused_lower_stores(&store) {
+            ui::report(&warning);
+        }
+        Ok(store)
+    }
+
+    /// Returns the state directories that are only read. An empty name counts as none, as in PATH-like variables that were put
+    /// together.
+    pub(super) fn lower_directories(&self) -> Vec<PathBuf> {
+        let named = self.lower_root.iter().filter(|root| !root.is_empty());
+        named
+            .map(|root| std::path::absolute(root).unwrap_or_else(|_| PathBuf::from(root)))
+            .collect()
     }
 
     /// Returns how registries are reached.

@@ -182,7 +182,7 @@ pub(super) fn lost_while_pushing(mut failure: Failure) -> Failure {
 pub(super) fn begin_again(failure: &Failure, events: &dyn EventSink, cancel: &Cancel) {
     cancel.forgive_failure();
     let mut warning = Diagnostic::warning(
-        "a layer of a shared cache cannot be had: what it was for is performed here",
+        "a layer of a shared cache or lower store cannot be had: what it was for is performed here",
     );
     if let Some(error) = failure.diagnostics.first() {
         warning.causes.push(error.message.clone());

@@ -207,7 +207,7 @@ type Planning<'a, T> = dyn FnMut(&PlanInputs, &Known) -> Result<Attempt<T>, Vec<
 fn read(request: &BuildRequest) -> Result<Parsed, Failure> {
     let client = bases::client(request)?;
     let tasks = TaskIds::default();
-    match Store::open(&request.root) {
+    match Store::open_over(&request.root, &request.lower_roots) {
         Ok(store) => {
             let secrets = lending::for_repositories(request)?;
             let remotes = Remotes::new(&store, &client, secrets, &Nobody, &tasks);
@@ -231,7 +231,7 @@ fn settle<T>(
     all_stages: bool,
     attempt: &mut Planning<'_, T>,
 ) -> Result<(Result<T, Vec<Diagnostic>>, Vec<Diagnostic>), Failure> {
-    let store = Store::open(&request.root);
+    let store = Store::open_over(&request.root, &request.lower_roots);
     let client = bases::client(request)?;
     let tasks = TaskIds::default();
     let mut known = inputs.known();

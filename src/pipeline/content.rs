@@ -16,7 +16,7 @@ use super::deliver::Delivered;
 use super::images::Form;
 use super::inputs::Inputs;
 use super::remotes::Remotes;
-use super::{Failure, TaskIds, bases, caches, failure, lending};
+use super::{Failure, TaskIds, bases, caches, failure, lending, lower};
 
 /// What the images of a build are built from, as digests.
 pub(super) struct Signature {
@@ -100,7 +100,7 @@ fn tag(signature: &Digest) -> String {
 
 /// Returns what the build of a request would be called, without building: the tag that `--content-tag` gives it.
 pub fn content_tag(request: &BuildRequest, events: &dyn EventSink) -> Result<String, Failure> {
-    let store = crate::store::Store::open(&request.root).map_err(|error| failure::store(&error))?;
+    let store = lower::open(request, events)?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     let tasks = TaskIds::default();
     let client = bases::client(request)?;

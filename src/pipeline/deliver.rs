@@ -165,6 +165,10 @@ pub(super) fn deliver(
                     }
                     Ok(())
                 })?;
+                if let Some(built) = graph.outputs.first() {
+                    let whole = machine.layers_stay();
+                    whole.map_err(|error| failure::step(graph, built.root, error, cancel))?;
+                }
             }
         }
     }

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::Op;
 use crate::solve::{self, Forecast};
-use crate::store::{Record, Store};
+use crate::store::Record;
 use crate::vocab::{BuildRequest, Cancel, EventSink, KeyComponent};
 use crate::worker::Machine;
 
 use super::inputs::Inputs;
 use super::remotes::Remotes;
-use super::{Failure, TaskIds, bases, failure, lending};
+use super::{Failure, TaskIds, bases, failure, lending, lower};
 
 /// One step of a plan.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub fn forecast(
     request: &BuildRequest,
     events: &dyn EventSink,
 ) -> Result<Vec<ForecastStep>, Failure> {
-    let store = Store::open(&request.root).map_err(|error| failure::store(&error))?;
+    let store = lower::open(request, events)?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     let tasks = TaskIds::default();
     let client = bases::client(request)?;

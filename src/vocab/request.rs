@@ -13,6 +13,8 @@ use super::{
 pub struct BuildRequest {
     /// The state directory.
     pub root: PathBuf,
+    /// State directories that are only read, looked into in this order after that one.
+    pub lower_roots: Vec<PathBuf>,
     pub context: ContextSource,
     pub dockerfile: DockerfileSource,
     /// Names of the result, as given by `-t`; each full.

@@ -123,7 +123,28 @@ impl Machine<'_> {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Unpacks a layer. A base's whose blob in a lower store is damaged is fetched; the build begins again without another's.
     fn unpack_layer(&self, layer: &Missing<'_>, cancel: &Cancel) -> Result<(), StepError> {
+        let unpacked = self.unpack_layer_once(layer, cancel);
+        let Err(error) = unpacked else {
+            return Ok(());
+        };
+        let blob = match layer {
+            Missing::Base(_, descriptor, _) => &descriptor.digest,
+            Missing::Built(_, packed) => &packed.blob.digest,
+            Missing::Shared(..) => return Err(error),
+        };
+        if cancel.is_cancelled() || !self.store.pass_over_blob(blob) {
+            return Err(error);
+        }
+        if let Missing::Base(..) = layer {
+            return self.unpack_layer_once(layer, cancel);
+        }
+        self.has_lost_a_result();
+        Err(error)
+    }
+
+    fn unpack_layer_once(&self, layer: &Missing<'_>, cancel: &Cancel) -> Result<(), StepError> {
         let (id, diff_id) = match layer {
             Missing::Base(_, _, diff_id) => (LayerId::from(*diff_id), *diff_id),
             Missing::Built(id, packed) => (*id, packed.diff_id),

@@ -17,6 +17,7 @@ use crate::vocab::{
     RegistryOptions, StorageDriver, VertexId,
 };
 
+use super::below::Below;
 use super::root::Root;
 use super::shared::Caches;
 use super::slots::Slots;
@@ -74,6 +75,7 @@ pub struct Machine<'a> {
     cancel: Cancel,
     /// Layers that were seen to be complete: while a build runs, none of them goes.
     pub(super) present: Mutex<HashMap<LayerId, PathBuf>>,
+    pub(super) below: Below,
     /// Held while something that all steps share is made.
     pub(super) making: Mutex<()>,
     /// How roots are put together; empty for as long as nothing is executed.
@@ -114,6 +116,7 @@ impl<'a> Machine<'a> {
             groups: OnceLock::new(),
             cancel: cancel.clone(),
             present: Mutex::default(),
+            below: Below::default(),
             making: Mutex::new(()),
             driver: OnceLock::new(),
             trees: OnceLock::new(),
@@ -331,12 +334,14 @@ impl Worker for Machine<'_> {
                 std::sync::Arc::new(root.into_source()?)
             }
         };
-        select_for(&source, reading)?
-            .digest(&source)
-            .map_err(|error| {
+        let digest = select_for(&source, reading).and_then(|selection| {
+            selection.digest(&source).map_err(|error| {
                 StepError::new(ExitCode::Step, format!("cannot read `{}`", reading.pattern))
                     .caused_by(&error)
             })
+        });
+        self.layers_stay()?;
+        digest
     }
 
     fn root_facts(&self, job: &Job<'_>) -> Result<Option<Digest>, StepError> {
@@ -344,14 +349,16 @@ impl Worker for Machine<'_> {
     }
 
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError> {
-        match &job.graph.steps[job.step.0].op {
+        let result = match &job.graph.steps[job.step.0].op {
             Op::Run(run) => self.run(job, run),
             Op::Copy(copy) => self.copy(job, copy),
             Op::Workdir(workdir) => self.workdir(job, workdir),
             Op::Scratch | Op::Base(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => {
                 unreachable!("nothing is done for these")
             }
-        }
+        };
+        // Whatever failed may have failed for that.
+        result.or_else(|error| self.layers_stay().and(Err(error)))
     }
 
     fn pack(

@@ -6,6 +6,7 @@
 mod add;
 mod agent;
 mod base;
+mod below;
 mod cdi;
 mod chmod;
 mod copy;

@@ -66,6 +66,7 @@ impl Machine<'_> {
             }
             failure
         })?;
+        self.layers_stay()?;
         let (blob, packed) = writer.finish().map_err(|error| StepError {
             class: ExitCode::Store,
             ..failed(&error)

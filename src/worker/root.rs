@@ -314,6 +314,7 @@ impl Machine<'_> {
         root.iter()
             .map(|layer| {
                 self.layer_files(&layer.id())?.ok_or_else(|| {
+                    self.is_lost_below(&layer.id());
                     StepError::new(
                         ExitCode::Store,
                         format!("layer {} is gone from the state directory", layer.id()),
@@ -335,7 +336,11 @@ impl Machine<'_> {
             .layer(id)
             .map_err(|error| Machine::store_failed(&error))?;
         if let Some(layer) = &found {
-            if self.driver() == StorageDriver::Overlay {
+            if layer.is_below {
+                if !self.takes_from_below(id, layer) {
+                    return self.layer_files(id);
+                }
+            } else if self.driver() == StorageDriver::Overlay {
                 // Made as a tree, on a disk that took no marks then.
                 settle_marks(&layer.fs).map_err(|error| root_failed(&error))?;
             }
@@ -344,7 +349,7 @@ impl Machine<'_> {
         Ok(found.map(|layer| layer.fs))
     }
 
-    fn driver(&self) -> StorageDriver {
+    pub(super) fn driver(&self) -> StorageDriver {
         *self.driver.get().unwrap_or(&StorageDriver::Overlay)
     }
 

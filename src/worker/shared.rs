@@ -207,11 +207,11 @@ impl Machine<'_> {
         !self.publisher.is_empty()
     }
 
-    /// Tells whether layers that caches promised turned out to be lost. They are forgotten: what needs them is performed.
+    /// Tells whether layers that caches or lower stores promised turned out to be lost. They are forgotten: what needs them is performed.
     pub fn forget_lost_layers(&self) -> bool {
         let keys = self.shared.forget_lost();
         self.publisher.replace(&keys);
-        !keys.is_empty()
+        self.below.has_lost() || !keys.is_empty()
     }
 
     /// Returns the repository that has a blob, where a cache in a registry has it.

@@ -204,6 +204,7 @@ impl Machine<'_> {
             Some(root) => Some(root.finish(&layer, job.cancel)?),
             None => None,
         };
+        self.layers_stay()?;
         let size = tree_size(&layer.fs()).map_err(|error| {
             StepError::new(ExitCode::Store, "cannot read the layer that the step made")
                 .caused_by(&error)

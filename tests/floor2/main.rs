@@ -16,6 +16,7 @@ mod errors;
 mod isolation;
 mod language;
 mod limits;
+mod lower;
 mod manifest;
 mod mounts;
 mod outputs;

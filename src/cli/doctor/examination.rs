@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::pipeline::Failure;
 use crate::rootfs;
 use crate::sandbox::{self, Choice, Facts, Finding, SandboxError};
+use crate::store::{LowerStore, Store};
 use crate::vocab::{Diagnostic, ExitCode, Rung, StorageDriver};
 
 /// Everything that is shown.
@@ -32,12 +33,29 @@ pub(super) struct Storage {
     pub(super) driver: StorageDriver,
     /// Why it is not overlayfs, or why it is this one.
     pub(super) reason: Option<String>,
+    pub(super) lowers: Vec<Lower>,
+}
+
+/// A state directory below it.
+pub(super) struct Lower {
+    pub(super) root: PathBuf,
+    pub(super) state: LowerState,
+}
+
+/// What a build can use of it.
+pub(super) enum LowerState {
+    Unusable(String),
+    /// Records, images and blobs, and layers once they are unpacked: why.
+    Blobs(String),
+    /// Unpacked layers as well.
+    All,
 }
 
 impl Examination {
     /// Tries everything, and enters the rung that is taken: the process is of no other use afterwards.
     pub(super) fn perform(
         directory: PathBuf,
+        lowers: &[PathBuf],
         asked: Option<Rung>,
         driver: Option<StorageDriver>,
     ) -> Result<Examination, Failure> {
@@ -47,7 +65,17 @@ impl Examination {
             asked.is_none_or(|rung| finding.rung == rung) && finding.outcome.is_ok()
         };
         let taken = findings.iter().find(works).map(|finding| finding.rung);
-        let storage = Storage::find(directory, taken, driver);
+        let lacks = findings.iter().find(works).map(|finding| {
+            let lacks = finding.outcome.as_ref();
+            lacks.map_or_else(|_| Vec::new(), Clone::clone)
+        });
+        let choice = taken.zip(lacks).map(|(rung, lacks)| Choice {
+            rung,
+            lacks,
+            refused: Vec::new(),
+        });
+        let mut storage = Storage::find(directory, taken, driver);
+        storage.lowers = storage.look_at(lowers, choice.as_ref());
         Ok(Examination {
             facts,
             landlock: sandbox::landlock_version(),
@@ -102,7 +130,57 @@ impl Storage {
             free,
             driver,
             reason,
+            lowers: Vec::new(),
         }
+    }
+
+    /// Finds out what of lower stores can be used where steps are executed.
+    fn look_at(&self, lowers: &[PathBuf], choice: Option<&Choice>) -> Vec<Lower> {
+        let all = |problem: &str| {
+            let state = || LowerState::Unusable(problem.to_owned());
+            let lower = |root: &PathBuf| Lower {
+                root: root.clone(),
+                state: state(),
+            };
+            lowers.iter().map(lower).collect()
+        };
+        let store = match Store::open_over(&self.directory, lowers) {
+            Ok(store) => store,
+            Err(error) => return all(&with_sources(&error)),
+        };
+        let mut refused = Vec::new();
+        if let Some(choice) = choice {
+            let ownership = choice.ownership();
+            store.set_ownership(ownership);
+            // Where overlayfs was not tried, nothing was entered yet.
+            let entered = match sandbox::entered() {
+                true => Ok(choice.rung),
+                false => sandbox::enter(choice),
+            };
+            refused = store.refuse_trees(&|witness| {
+                if let Err(error) = &entered {
+                    return Err(with_sources(error));
+                }
+                rootfs::check_witness(witness, ownership).map_err(|error| error.to_string())
+            });
+        }
+        let state = |lower: &LowerStore| {
+            let why = refused.iter().find(|(root, _)| *root == lower.root);
+            match (&lower.problem, why) {
+                (Some(problem), _) => LowerState::Unusable(problem.clone()),
+                (None, Some((_, why))) => LowerState::Blobs(why.clone()),
+                (None, None) if store.uses_trees_of(lower) => LowerState::All,
+                (None, None) => LowerState::Blobs(
+                    "it has none of the kind that this process uses, or copies of them".to_owned(),
+                ),
+            }
+        };
+        let lowers = store.lowers();
+        let lowers = lowers.into_iter().map(|lower| Lower {
+            state: state(&lower),
+            root: lower.root,
+        });
+        lowers.collect()
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::sandbox::{Finding, MapPower};
 
 use super::advice::advice;
-use super::examination::{Examination, with_sources};
+use super::examination::{Examination, Lower, LowerState, with_sources};
 
 /// Version of the object's form.
 const SCHEMA: u32 = 1;
@@ -44,6 +44,7 @@ pub(super) fn show(examination: &Examination) -> String {
             "free": storage.free,
             "driver": storage.driver.name(),
             "reason": storage.reason,
+            "lowers": storage.lowers.iter().map(lower).collect::<Vec<_>>(),
         },
         "environment": {
             "kernel": facts.kernel,
@@ -73,6 +74,15 @@ pub(super) fn show(examination: &Examination) -> String {
         "advice": settings,
     });
     format!("{object}\n")
+}
+
+fn lower(lower: &Lower) -> Value {
+    let (state, reason) = match &lower.state {
+        LowerState::Unusable(problem) => ("unusable", Some(problem)),
+        LowerState::Blobs(why) => ("blobs", Some(why)),
+        LowerState::All => ("all", None),
+    };
+    json!({ "directory": lower.root.display().to_string(), "state": state, "reason": reason })
 }
 
 fn rung(examination: &Examination, finding: &Finding) -> Value {

@@ -20,6 +20,7 @@ use examination::Examination;
 pub(super) fn run(global: &Global, args: &Doctor) -> Result<(), Failure> {
     let examination = Examination::perform(
         global.state_directory()?,
+        &global.lower_directories(),
         isolation::rung(&args.isolation)?,
         isolation::driver(&args.storage_driver)?,
     )?;

@@ -5,7 +5,7 @@ use crate::ui;
 use crate::vocab::{Ownership, Rung};
 
 use super::advice::{advice, indent};
-use super::examination::{Examination, with_sources};
+use super::examination::{Examination, LowerState, with_sources};
 
 pub(super) fn show(examination: &Examination) -> String {
     let mut text = String::new();
@@ -209,6 +209,15 @@ fn storage(examination: &Examination) -> Vec<Vec<String>> {
     ];
     if examination.taken.is_some() {
         rows.push(row(&["driver", &driver]));
+    }
+    for lower in &storage.lowers {
+        let state = match &lower.state {
+            LowerState::Unusable(problem) => format!("not used: {problem}"),
+            LowerState::Blobs(why) => format!("unpacked layers are not used: {why}"),
+            LowerState::All => "used where it is".to_owned(),
+        };
+        let place = format!("{}: {state}", lower.root.display());
+        rows.push(row(&["lower store", &place]));
     }
     if storage.file_system == "overlay" && examination.taken.is_some_and(Rung::has_namespaces) {
         rows.push(row(&[
