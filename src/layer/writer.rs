@@ -129,3 +129,64 @@ impl<W: Write> Output<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::{Mtime, TarReader};
+
+    fn entry(path: &str, kind: EntryKind) -> Entry {
+        Entry {
+            path: path.into(),
+            kind,
+            mode: 0o640,
+            uid: 1000,
+            gid: 50,
+            mtime: Mtime {
+                seconds: 1_000_000_000,
+                nanoseconds: 5,
+            },
+            xattrs: [(b"user.k".to_vec(), b"v".to_vec())].into(),
+        }
+    }
+
+    #[test]
+    fn headers_alone_are_read_one_after_the_other() {
+        let target = b"a".to_vec();
+        let entries = [
+            entry("", EntryKind::Directory),
+            entry("a", EntryKind::File { size: 1 << 40 }),
+            entry(&"long/".repeat(60), EntryKind::Directory),
+            entry(
+                "b",
+                EntryKind::HardLink {
+                    target: target.clone(),
+                },
+            ),
+            entry("c", EntryKind::Symlink { target }),
+            entry("d", EntryKind::File { size: 0 }),
+        ];
+        let mut writer = HeaderWriter::default();
+        let mut headers = Vec::new();
+        let mut expected = Vec::new();
+        for mut entry in entries {
+            entry.path = entry
+                .path
+                .strip_suffix(b"/")
+                .unwrap_or(&entry.path)
+                .to_vec();
+            headers.extend_from_slice(writer.header(&entry).unwrap());
+            expected.push(entry);
+        }
+        let mut reader = TarReader::of_headers(&headers[..]);
+        let mut read = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            assert_eq!(reader.stretch(), None);
+            read.push(entry);
+        }
+        assert_eq!(read, expected);
+        let mut cut = TarReader::of_headers(&headers[..headers.len() - 1]);
+        let error = std::iter::from_fn(|| cut.next().transpose()).find(Result::is_err);
+        assert!(error.is_some());
+    }
+}

@@ -213,3 +213,99 @@ pub fn fill_cache(
     note_owners(directory, &root, &[])?;
     Ok(unpacked)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn streams(directory: &Path) -> (Vec<u8>, Vec<u8>) {
+        let (mut headers, mut contents) = (Vec::new(), Vec::new());
+        read_cache(directory, &Owners::OnDisk, &Cancel::new(), &mut |piece| {
+            match piece {
+                Piece::Header(bytes) => headers.extend_from_slice(bytes),
+                Piece::Content(bytes) => contents.extend_from_slice(bytes),
+                Piece::FileBegins(_) | Piece::FileEnds(_) => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+        (headers, contents)
+    }
+
+    fn fill(headers: &[u8], contents: &[u8], directory: &Path) -> Result<Unpacked, RootfsError> {
+        fs::create_dir(directory).unwrap();
+        let (mut headers, mut contents) = (headers, contents);
+        let cancel = Cancel::new();
+        fill_cache(
+            &mut headers,
+            &mut contents,
+            directory,
+            Ownership::InLedger,
+            &cancel,
+        )
+    }
+
+    #[test]
+    fn a_directory_that_was_filled_gives_the_same_streams() {
+        let host = tempfile::tempdir().unwrap();
+        let one = host.path().join("one");
+        fs::create_dir_all(one.join("d/empty")).unwrap();
+        fs::write(one.join("d/f"), "content").unwrap();
+        fs::hard_link(one.join("d/f"), one.join("twin")).unwrap();
+        symlink("/etc/passwd", one.join("link")).unwrap();
+        fs::write(one.join(".wh.no-deletion"), "").unwrap();
+        fs::write(one.join("large"), vec![7; 700_000]).unwrap();
+        let socket = UnixListener::bind(one.join("socket")).unwrap();
+        let (headers, contents) = streams(&one);
+        assert_eq!(contents.len(), 7 + 700_000);
+        let other = host.path().join("other");
+        fill(&headers, &contents, &other).unwrap();
+        assert!(!other.join("socket").exists());
+        assert!(other.join(".wh.no-deletion").exists());
+        assert_eq!(fs::metadata(other.join("twin")).unwrap().nlink(), 2);
+        // Owners are in the ledger: as root's, unless who runs this is somebody else.
+        let (owners, _) = super::super::SharedOwners::seed(&other, Ownership::InLedger).unwrap();
+        let mut again = Vec::new();
+        read_cache(&other, &owners, &Cancel::new(), &mut |piece| {
+            if let Piece::Header(bytes) = piece {
+                again.extend_from_slice(bytes);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert!(again == headers, "the same files");
+        drop(socket);
+    }
+
+    #[test]
+    fn streams_that_end_early_fill_nothing_that_is_taken_for_whole() {
+        let host = tempfile::tempdir().unwrap();
+        let one = host.path().join("one");
+        fs::create_dir(&one).unwrap();
+        fs::write(one.join("f"), "content").unwrap();
+        let (headers, contents) = streams(&one);
+        let cases = [
+            (&headers[..headers.len() - 1], &contents[..]),
+            (&headers[..], &contents[..6]),
+            (&headers[..], &[]),
+        ];
+        for (at, (headers, contents)) in cases.into_iter().enumerate() {
+            let to = host.path().join(format!("to-{at}"));
+            assert!(fill(headers, contents, &to).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_reading_that_is_cancelled_says_so() {
+        let host = tempfile::tempdir().unwrap();
+        fs::write(host.path().join("f"), "content").unwrap();
+        let cancel = Cancel::new();
+        cancel.cancel(crate::vocab::CancelReason::Interrupted);
+        let read = read_cache(host.path(), &Owners::OnDisk, &cancel, &mut |_| Ok(()));
+        assert!(matches!(read, Err(RootfsError::Cancelled)));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -549,6 +550,50 @@ fn of_two_builds_at_once_one_restores_and_both_find_it() {
     second.is_sound();
 }
 
+#[test]
+fn a_locked_mount_in_use_is_left_to_who_has_it() {
+    let Some([lab]) = machines() else { return };
+    let shared = local(&lab);
+    // Steps meet at a gate: they connect, and end when they are told to.
+    let gate = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gate.local_addr().unwrap().port();
+    let waits = format!(
+        "perl -e 'socket(S, 2, 1, 6) or die; connect(S, pack(\"S n a4 x8\", 2, {port}, \"\\x7f\\0\\0\\1\")) or die $!; sysread(S, $x, 1)'"
+    );
+    let mount = "--mount=type=cache,target=/c,id=c,sharing=locked";
+    let begin = |name: &str, dockerfile: &str| {
+        let file = lab.path(name);
+        fs::write(&file, dockerfile).unwrap();
+        start(&lab, &["--cache", &shared, "-f", file.to_str().unwrap()])
+    };
+    let first = begin(
+        "first",
+        &format!("FROM base\nRUN {mount} echo 1 > /c/1\nRUN {waits}\n"),
+    );
+    let (behind_the_mount, _) = gate.accept().unwrap();
+    let second = begin(
+        "second",
+        &format!("FROM base\nRUN {mount} echo 2 > /c/2; {waits}\n"),
+    );
+    let (in_the_mount, _) = gate.accept().unwrap();
+    drop(behind_the_mount);
+    let ran = Ran::of(first.wait_with_output().unwrap());
+    let expected = format!(
+        "the cache mount `c` is not saved: process {} uses it",
+        second.id()
+    );
+    assert!(ran.succeeds().stderr.contains(&expected), "{}", ran.stderr);
+    drop(in_the_mount);
+    let ran = Ran::of(second.wait_with_output().unwrap());
+    assert!(ran.succeeds().stderr.contains("sent for"), "{}", ran.stderr);
+    let Some([other]) = machines() else { return };
+    other.dockerfile(&format!("FROM base\nRUN {mount} ls -A /c > /report\n"));
+    other
+        .build(&["--cache-from", &shared, "-t", "image"])
+        .succeeds();
+    assert_eq!(report(&other), "1\n2\n");
+}
+
 /// A place, and what is needed to use it without the program.
 struct Shelf {
     directory: tempfile::TempDir,
@@ -834,10 +879,6 @@ fn after_one_more_package_at_most_a_tenth_moves() {
         let first = shelf.save_directory(&mount, tree.path());
         fill(tree.path(), packages..packages + 1);
         let second = shelf.save_directory(&mount, tree.path());
-        println!(
-            "{name}: {} of {}, then {}",
-            first.sent, first.version.bytes, second.sent
-        );
         assert!(first.version.bytes > 10_000_000, "{name}");
         assert!(
             second.sent * 10 <= first.sent,
