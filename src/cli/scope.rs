@@ -288,7 +288,7 @@ mod tests {
         );
         check(
             &[gitlab, main, ("CI_COMMIT_BRANCH", "cache")],
-            "refs_heads_cache.b1ed8dd85a1ae4d4 cache",
+            "refs_heads_cache.65119b1b3f6723a6 cache",
         );
         let buildkite = ("BUILDKITE", "true");
         let none = ("BUILDKITE_PULL_REQUEST", "false");

@@ -229,6 +229,7 @@ fn a_copy_serves_with_its_blobs_and_never_with_its_trees() {
 }
 
 /// Starts a build with a step that waits; returns it and the directory that the step waits for `go` in.
+#[expect(clippy::zombie_processes, reason = "who asked for it waits for it")]
 fn waiting(lab: &Lab) -> (std::process::Child, PathBuf) {
     let step = "RUN --mount=type=cache,target=/c echo > /c/here; while [ ! -e /c/go ]; do sleep 0.02; done; cat /d/made > /new\n";
     lab.dockerfile(&format!("{DOCKERFILE}{step}"));

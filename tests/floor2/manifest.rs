@@ -358,7 +358,7 @@ fn a_tag_that_cannot_be_moved() {
     let build = |text: &str, more: &[&str]| {
         lab.file("f", text);
         lab.dockerfile("FROM scratch\nCOPY f /\n");
-        let mut args = vec!["-t", &name, "--push"];
+        let mut args = vec!["-t", &name, "--push", "--load"];
         args.extend(more);
         lab.build(&args)
     };

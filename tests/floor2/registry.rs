@@ -192,7 +192,7 @@ fn accounts_come_from_options_variables_and_files() {
     let context = lab.context();
     let build = |flags: &[&str], variables: &[(&str, &str)]| {
         let mut command = lab.command();
-        command.args(["build", "--progress=plain", "-t", &name, "--push"]);
+        command.args(["build", "--progress=plain", "-t", &name, "--push", "--load"]);
         command.args(flags).arg(&context);
         command.envs(variables.iter().copied());
         let output = command.output().unwrap();

@@ -144,6 +144,10 @@ impl Storage {
             };
             lowers.iter().map(lower).collect()
         };
+        // Nothing is entered for nothing.
+        if lowers.is_empty() {
+            return Vec::new();
+        }
         let store = match Store::open_over(&self.directory, lowers) {
             Ok(store) => store,
             Err(error) => return all(&with_sources(&error)),
