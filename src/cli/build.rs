@@ -2,7 +2,7 @@
 
 use crate::pipeline::{self, Failure};
 use crate::ui;
-use crate::vocab::{Cancel, Event, ProgressMode};
+use crate::vocab::{Cancel, Event, EventSink, ProgressMode};
 
 use super::args::{Build, Global};
 use super::check;
@@ -16,15 +16,8 @@ pub(super) fn digest(global: &Global, args: Build) -> Result<(), Failure> {
         ProgressMode::Auto => ProgressMode::Quiet,
         asked => asked,
     });
-    let tag = pipeline::content_tag(&request, display.as_ref()).map_err(|failure| {
-        for diagnostic in &failure.diagnostics {
-            display.emit(Event::Diagnostic(diagnostic.clone()));
-        }
-        Failure {
-            diagnostics: Vec::new(),
-            ..failure
-        }
-    })?;
+    let tag = pipeline::content_tag(&request, display.as_ref())
+        .map_err(|failure| told(failure, display.as_ref()))?;
     print(&format!("{tag}\n"));
     Ok(())
 }
@@ -37,13 +30,18 @@ pub(super) fn run(global: &Global, args: Build) -> Result<(), Failure> {
     let display = ui::display(progress);
     let cancel = Cancel::new();
     let built = pipeline::build(&request, display.as_ref(), &cancel);
-    built.map(drop).map_err(|failure| {
-        for diagnostic in &failure.diagnostics {
-            display.emit(Event::Diagnostic(diagnostic.clone()));
-        }
-        Failure {
-            diagnostics: Vec::new(),
-            ..failure
-        }
-    })
+    built
+        .map(drop)
+        .map_err(|failure| told(failure, display.as_ref()))
+}
+
+/// Shows what went wrong where the build is shown, so that nobody shows it again.
+pub(super) fn told(failure: Failure, display: &dyn EventSink) -> Failure {
+    for diagnostic in failure.diagnostics {
+        display.emit(Event::Diagnostic(diagnostic));
+    }
+    Failure {
+        diagnostics: Vec::new(),
+        class: failure.class,
+    }
 }

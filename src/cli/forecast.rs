@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use crate::pipeline::{self, Failure, ForecastStep, Outlook};
 use crate::ui;
-use crate::vocab::{Event, ProgressMode};
+use crate::vocab::ProgressMode;
 
 use super::args::{Format, Global, Plan};
+use super::build::told;
 use super::print;
 use super::request::{Machine, request};
 
@@ -16,15 +17,8 @@ pub(super) fn run(global: &Global, args: Plan) -> Result<(), Failure> {
         ProgressMode::Auto => ProgressMode::Plain,
         asked => asked,
     });
-    let steps = pipeline::forecast(&request, display.as_ref()).map_err(|failure| {
-        for diagnostic in &failure.diagnostics {
-            display.emit(Event::Diagnostic(diagnostic.clone()));
-        }
-        Failure {
-            diagnostics: Vec::new(),
-            ..failure
-        }
-    })?;
+    let steps = pipeline::forecast(&request, display.as_ref())
+        .map_err(|failure| told(failure, display.as_ref()))?;
     print(&match args.format {
         Format::Json => format!("{}\n", object(&steps)),
         Format::Text => table(&steps),
