@@ -21,6 +21,7 @@ mod lending;
 mod limits;
 mod lower;
 mod manifests;
+mod planned;
 mod remotes;
 mod stored;
 mod transfer;

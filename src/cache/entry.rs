@@ -1,13 +1,9 @@
 //! One step's result as a document: values in, bytes out, and back.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::image::{
-    ImageConfig, Manifest, MediaTypes, OCI_LAYER_GZIP, OCI_MANIFEST, assemble, complete,
-    parse_manifest,
-};
+use super::written::Documents;
+use crate::image::{ImageConfig, Manifest, OCI_LAYER_GZIP, OCI_MANIFEST, parse_manifest};
 use crate::vocab::{
     CacheKey, Descriptor, DiffId, Digest, KeyComponent, LayerForm, LayerId, ResultId, Timestamp,
 };
@@ -16,8 +12,6 @@ use crate::vocab::{
 const ANNOTATION: &str = "builder.cache.step.v1";
 /// Where records are in an image's config.
 const RECORDS: &str = "builder.cache.records.v1";
-/// Registries refuse manifests beyond 4 MiB; a step with longer inputs (a heredoc of megabytes) is not shared.
-const MOST_BYTES: usize = 3 << 20;
 /// A tar without entries, compressed: registries want at least one layer.
 const NOTHING: [u8; 29] = [
     0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0x63, 0x60, 0x18, 0x05, 0xa3, 0x60,
@@ -75,14 +69,6 @@ struct Written {
     at: Option<usize>,
 }
 
-/// The bytes of an entry.
-#[derive(Clone, Debug)]
-pub(super) struct Documents {
-    pub(super) manifest: Vec<u8>,
-    pub(super) config: Descriptor,
-    pub(super) config_bytes: Vec<u8>,
-}
-
 /// Returns the layer of an entry that has none.
 pub(super) fn nothing() -> (Descriptor, &'static [u8]) {
     let descriptor = Descriptor {
@@ -105,19 +91,7 @@ impl Entry {
             layers.push(nothing().0);
             diff_ids.push(DiffId(Digest::of(&[0; 1024])));
         }
-        let config = ImageConfig {
-            architecture: "amd64".to_owned(),
-            os: "linux".to_owned(),
-            ..ImageConfig::default()
-        };
-        let config = complete(config, &diff_ids, Vec::new(), None);
-        let annotations = BTreeMap::from([(ANNOTATION.to_owned(), text)]);
-        let assembled = assemble(config, &layers, &annotations, MediaTypes::Oci);
-        (assembled.manifest_bytes.len() <= MOST_BYTES).then_some(Documents {
-            manifest: assembled.manifest_bytes,
-            config: assembled.config,
-            config_bytes: assembled.config_bytes,
-        })
+        Documents::of(ANNOTATION, text, &layers, &diff_ids)
     }
 
     fn written(&self, forms: &[PackedForm], at: Option<usize>) -> Written {

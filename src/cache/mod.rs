@@ -10,7 +10,7 @@
 //!   ▼
 //! Place ─┬─ registry   REPOSITORY:SCOPE-step-KEY, and records inside REPOSITORY:TAG
 //!        └─ directory  entries/SCOPE-step-KEY, blobs/sha256/HEX
-//! entry ── the document of one step: an image manifest
+//! entry ── the document of one step: an image manifest (written)
 //! mounts ── what cache mounts hold: SCOPE-mount-KEY
 //! ```
 //!
@@ -34,6 +34,7 @@ mod registry;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod written;
 
 pub use entry::{Entry, EntryLayer, PackedForm, put_records};
 pub use error::CacheError;

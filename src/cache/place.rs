@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use super::directory::Directory;
-use super::entry::{Documents, Entry};
+use super::entry::Entry;
+use super::written::Documents;
 use super::{CacheError, registry};
 use crate::registry::{Client, OpenAt};
 use crate::vocab::{CacheKey, CachePlace, CacheScope, Descriptor, Digest, ImageRef};

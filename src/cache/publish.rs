@@ -65,8 +65,6 @@ struct State {
     /// Per place: what went wrong first. It is given nothing any more.
     failed: Vec<Option<CacheError>>,
     is_ending: bool,
-    /// Bytes of layers that were offered to a place.
-    sent: u64,
 }
 
 struct Note {
@@ -164,9 +162,8 @@ impl Publisher {
         }
     }
 
-    /// Gives what was not given yet and waits for all. Returns what went wrong, place by place, and the bytes of layers that were
-    /// offered. A step whose layer was never ready is given as a record alone.
-    pub fn finish(&self, client: &Client) -> (Vec<(&Publication, CacheError)>, u64) {
+    /// Gives what was not given yet and waits for all. Returns what went wrong, place by place. A step whose layer was never ready is given as a record alone.
+    pub fn finish(&self, client: &Client) -> Vec<(&Publication, CacheError)> {
         self.inner.state().is_ending = true;
         self.inner.changed.notify_all();
         self.inner.work(client);
@@ -190,13 +187,12 @@ impl Publisher {
             }
         });
         let mut state = self.inner.state();
-        let failures = state
+        state
             .failed
             .iter_mut()
             .zip(&self.inner.publications)
             .filter_map(|(failed, publication)| Some((publication, failed.take()?)))
-            .collect();
-        (failures, state.sent)
+            .collect()
     }
 }
 
@@ -281,9 +277,8 @@ impl Inner {
                 layer.forms = forms.iter().map(|form| form.form.clone()).collect();
             }
             let mut state_after = match self.give(client, place, &entry, &forms, is_spoilt) {
-                Ok(sent) => {
+                Ok(()) => {
                     let mut state = self.state();
-                    state.sent += sent;
                     state.done.insert((at, *key));
                     state
                 }
@@ -297,7 +292,7 @@ impl Inner {
         }
     }
 
-    /// Returns the bytes of layers that were offered.
+    /// Gives one entry to one place, unless that has it.
     fn give(
         &self,
         client: &Client,
@@ -305,28 +300,26 @@ impl Inner {
         entry: &Entry,
         forms: &[ToPublish],
         is_spoilt: bool,
-    ) -> Result<u64, CacheError> {
+    ) -> Result<(), CacheError> {
         let Some(documents) = entry.documents() else {
-            return Ok(0);
+            return Ok(());
         };
         if !is_spoilt && let Some(bytes) = place.document(client, &place.step(&entry.key))? {
             let there = Entry::parse(&entry.key, &bytes);
             if there.is_ok_and(|there| !there.forms().is_empty() || entry.forms().is_empty()) {
-                return Ok(0);
+                return Ok(());
             }
         }
-        let mut sent = 0;
         for form in forms {
             let mount_from: Vec<ImageRef> = form.mount_from.iter().cloned().collect();
             place.put_blob(client, &form.form.blob, &*form.open, &mount_from)?;
-            sent += form.form.blob.size;
         }
         if entry.forms().is_empty() {
             let (blob, bytes) = nothing();
             put_bytes(client, place, &blob, bytes)?;
         }
         place.put_document(client, &place.step(&entry.key), &documents)?;
-        Ok(sent)
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

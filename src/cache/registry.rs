@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use super::CacheError;
-use super::entry::{Documents, Entry};
+use super::entry::Entry;
+use super::written::Documents;
 use crate::image::{Manifest, OCI_MANIFEST, parse_config, parse_manifest};
 use crate::registry::{Client, OpenAt, RegistryError};
 use crate::vocab::{Descriptor, ImageRef};
@@ -16,9 +17,8 @@ pub(super) fn document(
     image: &ImageRef,
     name: &str,
 ) -> Result<Option<Vec<u8>>, CacheError> {
-    match client.own_manifest(&image.with_tag(name)) {
-        Ok(fetched) => Ok(Some(fetched.bytes)),
-        Err(error) if error.is_not_found() => Ok(None),
+    match client.standing(&image.with_tag(name)) {
+        Ok(fetched) => Ok(fetched.map(|fetched| fetched.bytes)),
         // What the registry answers for a repository that does not exist yet, to those who may not list.
         Err(RegistryError::Denied {
             had_credentials: true,
@@ -34,10 +34,8 @@ pub(super) fn records(
     client: &Client,
     image: &ImageRef,
 ) -> Result<Result<Vec<Entry>, &'static str>, CacheError> {
-    let fetched = match client.own_manifest(image) {
-        Ok(fetched) => fetched,
-        Err(error) if error.is_not_found() => return Ok(Ok(Vec::new())),
-        Err(error) => return Err(error.into()),
+    let Some(fetched) = client.standing(image)? else {
+        return Ok(Ok(Vec::new()));
     };
     let of_buildkit = |bytes: &[u8], mark: &str| String::from_utf8_lossy(bytes).contains(mark);
     if of_buildkit(&fetched.bytes, "application/vnd.buildkit.cacheconfig.v0") {
@@ -52,7 +50,9 @@ pub(super) fn records(
         match parse_manifest(&bytes, Some(&media_type)) {
             Ok(Manifest::Index(lines)) if at == 1 => {
                 for line in lines.iter().take(MOST_PLATFORMS) {
-                    let own = client.own_manifest(&image.with_digest(line.descriptor.digest))?;
+                    let digest = line.descriptor.digest;
+                    let own = client.standing(&image.with_digest(digest))?;
+                    let own = own.ok_or(CacheError::Gone(digest))?;
                     manifests.push((own.bytes, own.descriptor.media_type));
                 }
             }

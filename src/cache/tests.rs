@@ -100,7 +100,7 @@ fn publish(place: &Place, entry: Entry, bytes: &'static [u8]) {
     let layer = LayerId(Digest::of(b"step"));
     publisher.note(entry, None);
     publisher.layer_ready(&client(), layer, vec![ready(&form(bytes, GZIP), bytes)]);
-    let (failures, _) = publisher.finish(&client());
+    let failures = publisher.finish(&client());
     assert!(failures.is_empty());
 }
 
@@ -228,7 +228,7 @@ fn what_another_published_first_stays_unless_it_is_a_record_alone_or_spoilt() {
             publisher.replace(&[entry.key]);
         }
         publisher.note(entry, None);
-        assert!(publisher.finish(&client()).0.is_empty());
+        assert!(publisher.finish(&client()).is_empty());
     };
     give(with_result(b"record"), false);
     assert_eq!(read().result, ResultId(Digest::of(b"record")));

@@ -115,7 +115,7 @@ pub(super) fn publish(
         })?;
     }
     let finished = machine.finish_publishing();
-    let (failures, _) = finished.map_err(|error| cannot(&error, error.hint()))?;
+    let failures = finished.map_err(|error| cannot(&error, error.hint()))?;
     for (publication, error) in failures {
         let text = format!("cannot export the cache to {}", publication.place.name());
         if !publication.ignore_error {

@@ -14,9 +14,8 @@ use crate::worker::Machine;
 
 use super::deliver::Delivered;
 use super::images::Form;
-use super::inputs::Inputs;
-use super::remotes::Remotes;
-use super::{Failure, TaskIds, bases, caches, failure, lending, lower};
+use super::planned::planned;
+use super::{Failure, TaskIds, caches, failure};
 
 /// What the images of a build are built from, as digests.
 pub(super) struct Signature {
@@ -100,26 +99,17 @@ fn tag(signature: &Digest) -> String {
 
 /// Returns what the build of a request would be called, without building: the tag that `--content-tag` gives it.
 pub fn content_tag(request: &BuildRequest, events: &dyn EventSink) -> Result<String, Failure> {
-    let store = lower::open(request, events)?;
-    let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
-    let tasks = TaskIds::default();
-    let client = bases::client(request)?;
-    let secrets = lending::for_repositories(request)?;
-    let remotes = Remotes::new(&store, &client, secrets, events, &tasks);
-    let inputs = Inputs::read(request, &remotes, events)?;
-    let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
-    let cancel = Cancel::new();
-    let setup = inputs.setup(request, graph.epoch);
-    let machine = Machine::new(&store, setup, client.clone(), events, &cancel);
-    let form = request.outputs.iter().find_map(Form::of);
-    let form = form.ok_or_else(|| {
-        Failure::new(
-            ExitCode::Usage,
-            Diagnostic::error("no output is an image").hint("leave `--output` out"),
-        )
-    })?;
-    let signature = Signature::of(request, &graph, &machine, &cancel)?;
-    Ok(tag(&signature.in_form(form)))
+    planned(request, events, |graph, machine, cancel| {
+        let form = request.outputs.iter().find_map(Form::of);
+        let form = form.ok_or_else(|| {
+            Failure::new(
+                ExitCode::Usage,
+                Diagnostic::error("no output is an image").hint("leave `--output` out"),
+            )
+        })?;
+        let signature = Signature::of(request, graph, machine, cancel)?;
+        Ok(tag(&signature.in_form(form)))
+    })
 }
 
 /// Gives the wanted names to what the registries have under content tags; `None` if one of them lacks it, or if the result is
@@ -155,11 +145,11 @@ pub(super) fn retag(
             let same = |name: &&ImageRef| {
                 name.registry == content.registry && name.repository == content.repository
             };
-            match client.own_manifest(&content) {
-                Ok(fetched) => found.push((fetched, names.iter().filter(same).collect::<Vec<_>>())),
-                // Whatever is wrong there shows when the image is pushed.
-                Err(_) => return Ok(None),
-            }
+            // Whatever is wrong there shows when the image is pushed.
+            let Ok(Some(fetched)) = client.standing(&content) else {
+                return Ok(None);
+            };
+            found.push((fetched, names.iter().filter(same).collect::<Vec<_>>()));
         }
     }
     let Some((first, _)) = found.first() else {

@@ -5,15 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::Op;
+use crate::plan::{Graph, Op};
 use crate::solve::{self, Forecast};
 use crate::store::Record;
-use crate::vocab::{BuildRequest, Cancel, EventSink, KeyComponent};
+use crate::vocab::{BuildRequest, EventSink, KeyComponent};
 use crate::worker::Machine;
 
-use super::inputs::Inputs;
-use super::remotes::Remotes;
-use super::{Failure, TaskIds, bases, failure, lending, lower};
+use super::planned::planned;
+use super::{Failure, failure};
 
 /// One step of a plan.
 #[derive(Clone, Debug)]
@@ -47,26 +46,19 @@ pub fn forecast(
     request: &BuildRequest,
     events: &dyn EventSink,
 ) -> Result<Vec<ForecastStep>, Failure> {
-    let store = lower::open(request, events)?;
-    let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
-    let tasks = TaskIds::default();
-    let client = bases::client(request)?;
-    let secrets = lending::for_repositories(request)?;
-    let remotes = Remotes::new(&store, &client, secrets, events, &tasks);
-    let inputs = Inputs::read(request, &remotes, events)?;
-    let graph = bases::plan(request, &inputs, &store, &client, &remotes, events, &tasks)?;
-    let cancel = Cancel::new();
-    let machine = Machine::new(
-        &store,
-        inputs.setup(request, graph.epoch),
-        client.clone(),
-        events,
-        &cancel,
-    );
-    let forecasts = solve::forecast(&graph, &machine);
+    planned(request, events, |graph, machine, _| {
+        outlooks(graph, machine)
+    })
+}
+
+fn outlooks(graph: &Graph, machine: &Machine<'_>) -> Result<Vec<ForecastStep>, Failure> {
+    let forecasts = solve::forecast(graph, machine);
     let is_missing = |forecast: &Forecast| matches!(forecast, Forecast::Missing(_));
     let records = match forecasts.iter().any(is_missing) {
-        true => store.records().map_err(|error| failure::store(&error))?,
+        true => machine
+            .store()
+            .records()
+            .map_err(|error| failure::store(&error))?,
         false => Vec::new(),
     };
 

@@ -118,13 +118,6 @@ impl Client {
         self.reactor.block_on(self.exchange.manifest(image))?
     }
 
-    /// The same from the registry itself: no mirror is asked, which may know less or older things.
-    pub fn own_manifest(&self, image: &ImageRef) -> Result<Fetched, RegistryError> {
-        let endpoint = self.exchange.origin(image);
-        self.reactor
-            .block_on(self.exchange.fetch(&endpoint, image))?
-    }
-
     /// Opens a blob of the image's repository for reading. Returns when the registry has begun to answer.
     pub fn blob(
         &self,

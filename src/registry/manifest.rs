@@ -123,11 +123,7 @@ impl Exchange {
     }
 
     /// Reads a manifest at one place.
-    pub(super) async fn fetch(
-        &self,
-        endpoint: &Endpoint,
-        image: &ImageRef,
-    ) -> Result<Fetched, RegistryError> {
+    async fn fetch(&self, endpoint: &Endpoint, image: &ImageRef) -> Result<Fetched, RegistryError> {
         let mut ask = read_manifest(Method::GET, endpoint, image);
         if !endpoint.is_mirror && image.digest.is_none() {
             ask.headers

@@ -1,4 +1,4 @@
-//! Performs one step on this machine: composes store, registry, context, rootfs, layer and sandbox.
+//! Performs one step on this machine: composes store, cache, registry, context, rootfs, layer and sandbox.
 //!
 //! In: a [`Job`](crate::solve::Job). Out: a layer in the store and its record. Where a base's layers are not unpacked yet, they
 //! are fetched and unpacked first, all at once, and only when a step needs their files. Owns no state but the store's.

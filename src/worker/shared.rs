@@ -187,11 +187,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Gives the rest to the caches and waits for it. Returns what went wrong, place by place, and the bytes of layers offered.
-    #[expect(clippy::type_complexity, reason = "said in words above")]
-    pub fn finish_publishing(
-        &self,
-    ) -> Result<(Vec<(&Publication, CacheError)>, u64), RegistryError> {
+    /// Gives the rest to the caches and waits for it. Returns what went wrong, place by place.
+    pub fn finish_publishing(&self) -> Result<Vec<(&Publication, CacheError)>, RegistryError> {
         Ok(self.publisher.finish(self.client()?))
     }
 

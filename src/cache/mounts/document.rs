@@ -1,22 +1,15 @@
 //! The document of a mount: an image manifest whose first layer is the index and whose others are the packs.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::cuts::Target;
 use super::index::Index;
-use crate::cache::entry::Documents;
-use crate::image::{
-    ImageConfig, Manifest, MediaTypes, OCI_LAYER_ZSTD, OCI_MANIFEST, assemble, complete,
-    parse_manifest,
-};
+use crate::cache::written::Documents;
+use crate::image::{Manifest, OCI_LAYER_ZSTD, OCI_MANIFEST, parse_manifest};
 use crate::vocab::{Descriptor, DiffId, Digest, Timestamp};
 
 /// Where the description is among the annotations. The number is the format's.
 const ANNOTATION: &str = "builder.cache.mount.v1";
-/// Registries refuse manifests beyond 4 MiB.
-const MOST_BYTES: usize = 3 << 20;
 
 /// A mount by what it is on every machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,19 +70,7 @@ impl Version {
         layers.extend(index.packs.iter().map(|pack| pack.descriptor()));
         // Nobody unpacks them as layers; a config has as many diff IDs as there are layers.
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| DiffId(layer.digest)).collect();
-        let config = ImageConfig {
-            architecture: "amd64".to_owned(),
-            os: "linux".to_owned(),
-            ..ImageConfig::default()
-        };
-        let config = complete(config, &diff_ids, Vec::new(), None);
-        let annotations = BTreeMap::from([(ANNOTATION.to_owned(), text)]);
-        let assembled = assemble(config, &layers, &annotations, MediaTypes::Oci);
-        (assembled.manifest_bytes.len() <= MOST_BYTES).then_some(Documents {
-            manifest: assembled.manifest_bytes,
-            config: assembled.config,
-            config_bytes: assembled.config_bytes,
-        })
+        Documents::of(ANNOTATION, text, &layers, &diff_ids)
     }
 
     /// Reads a document that was found under a name. The error fits after "the saved cache mount".

@@ -300,7 +300,7 @@ fn what_was_pushed_is_found_where_it_was_pushed() {
     client
         .push_manifest(&name, MANIFEST, &manifest("x"))
         .unwrap();
-    client.own_manifest(&name).unwrap();
+    client.standing(&name).unwrap().unwrap();
     let mut reader = client.own_blob(&name, &descriptor(b"bytes")).unwrap();
     reader.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(lines(&place), [""; 0]);
