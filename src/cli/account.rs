@@ -42,7 +42,8 @@ fn account(
         (None, _) if flag.is_none() => return Ok(Vec::new()),
         (None, _) => {
             return Err(hinted(
-                "`--creds` is for the registry that is pushed to, and nothing is pushed".to_owned(),
+                "`--creds` is for the registry that the command asks, and this one asks none"
+                    .to_owned(),
             ));
         }
         (Some(one), Some(other)) => {
@@ -120,7 +121,7 @@ mod tests {
             Some("me:hunter2"),
             None,
             &[],
-            "`--creds` is for the registry that is pushed to, and nothing is pushed",
+            "`--creds` is for the registry that the command asks, and this one asks none",
         );
         for text in ["hunter2", ":hunter2", "hunter2:"] {
             check(Some(text), None, names, "`--creds` is not USER:PASSWORD");

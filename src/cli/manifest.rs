@@ -8,9 +8,9 @@ use crate::pipeline::{Failure, Indexing, ListSource, NewIndex, appended_otherwis
 use crate::registry::{Appended, Client, Fetched, RegistryError, Threads};
 use crate::store::Store;
 use crate::ui;
-use crate::vocab::{Diagnostic, ExitCode, ImageRef, Platform, ProgressMode};
+use crate::vocab::{Diagnostic, ExitCode, ImageRef, Platform, ProgressMode, RegistryOptions};
 
-use super::args::{Global, Push};
+use super::args::{Account, Global, Push};
 use super::output::{append_to, tagged};
 use super::request::image;
 use super::root::store_failed;
@@ -44,6 +44,8 @@ pub(super) struct Create {
     /// Write it straight to its registry and keep nothing here
     #[arg(long)]
     push: bool,
+    #[command(flatten)]
+    account: Account,
     /// Ask the registry for each source, even where it is in the state directory
     #[arg(long)]
     pull: bool,
@@ -69,6 +71,8 @@ pub(super) struct Append {
     /// Write the index only when all of these platforms are there
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     expect: Vec<String>,
+    #[command(flatten)]
+    account: Account,
     /// Ask the registry for each source, even where it is in the state directory
     #[arg(long)]
     pull: bool,
@@ -88,6 +92,8 @@ pub(super) struct Inspect {
     /// Show the one of the state directory
     #[arg(long)]
     local: bool,
+    #[command(flatten)]
+    account: Account,
     /// Show a table instead of the document
     #[arg(long)]
     table: bool,
@@ -98,6 +104,8 @@ pub(super) struct Referrers {
     /// Name of an index or image
     #[arg(value_name = "REF")]
     name: String,
+    #[command(flatten)]
+    account: Account,
     /// Of an index, the image for this platform
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -126,7 +134,13 @@ fn create(global: &Global, args: &Create) -> Result<(), Failure> {
     let sources = sources(&store, &args.sources, args.pull)?;
     let annotations = annotations(&args.annotation)?;
     let display = ui::display(progress(args.quiet));
-    let indexing = Indexing::new(&store, &global.registry_options()?, display.as_ref())?;
+    // What is not pushed only reads what it lists.
+    let used: Vec<ImageRef> = match args.push {
+        true => vec![name.clone()],
+        false => sources.iter().filter_map(of_registry).collect(),
+    };
+    let options = options(global, &args.account, &used)?;
+    let indexing = Indexing::new(&store, &options, display.as_ref())?;
     let to = match args.push {
         true => NewIndex::Registry,
         false => NewIndex::Store,
@@ -154,7 +168,8 @@ fn append(global: &Global, args: &Append) -> Result<(), Failure> {
     let sources = sources(&store, &args.sources, args.pull)?;
     let annotations = annotations(&args.annotation)?;
     let display = ui::display(progress(args.quiet));
-    let indexing = Indexing::new(&store, &global.registry_options()?, display.as_ref())?;
+    let options = options(global, &args.account, std::slice::from_ref(&to.image))?;
+    let indexing = Indexing::new(&store, &options, display.as_ref())?;
     let appended = indexing.append(&to, &sources, &annotations)?;
     for warning in appended_otherwise(&to.image, &appended) {
         ui::report(&warning);
@@ -181,7 +196,7 @@ fn inspect(global: &Global, args: &Inspect) -> Result<(), Failure> {
             .unwrap_or_default();
         (stored.manifest.media_type, bytes)
     } else {
-        let fetched = standing(&client(global)?, &name)?;
+        let fetched = standing(&client(global, &args.account, &name)?, &name)?;
         (fetched.descriptor.media_type, fetched.bytes)
     };
     if !args.table {
@@ -226,7 +241,7 @@ fn inspect(global: &Global, args: &Inspect) -> Result<(), Failure> {
 
 fn referrers(global: &Global, args: &Referrers) -> Result<(), Failure> {
     let name = image(&args.name)?;
-    let client = client(global)?;
+    let client = client(global, &args.account, &name)?;
     let digest = match (name.digest, &args.platform) {
         (Some(digest), None) => digest,
         (_, None) => standing(&client, &name)?.descriptor.digest,
@@ -296,6 +311,14 @@ fn sources(store: &Store, texts: &[String], pull: bool) -> Result<Vec<ListSource
     texts.iter().map(source).collect()
 }
 
+/// Returns the name of a source that its registry has.
+fn of_registry(source: &ListSource) -> Option<ImageRef> {
+    match source {
+        ListSource::Registry(name) => Some(name.clone()),
+        ListSource::Stored(_) => None,
+    }
+}
+
 fn annotations(texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let pair = |text: &String| {
         let text = text.strip_prefix("index:").unwrap_or(text);
@@ -319,8 +342,20 @@ fn progress(quiet: bool) -> ProgressMode {
     }
 }
 
-fn client(global: &Global) -> Result<Client, Failure> {
-    Client::new(&global.registry_options()?, Threads::None).map_err(|error| {
+/// Returns the registry settings, with the account for the registry of `names`.
+fn options(
+    global: &Global,
+    account: &Account,
+    names: &[ImageRef],
+) -> Result<RegistryOptions, Failure> {
+    let mut options = global.registry_options()?;
+    options.accounts = account.of(names)?;
+    Ok(options)
+}
+
+fn client(global: &Global, account: &Account, name: &ImageRef) -> Result<Client, Failure> {
+    let options = options(global, account, std::slice::from_ref(name))?;
+    Client::new(&options, Threads::None).map_err(|error| {
         let diagnostic = Diagnostic::error("the registry settings cannot be used");
         Failure::new(ExitCode::Usage, diagnostic.caused_by(&error))
     })

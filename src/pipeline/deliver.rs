@@ -332,6 +332,7 @@ fn push_image(
                 .hint("name the image with `-t REGISTRY/NAME:TAG`"),
         ));
     }
+    machine.stop_sending_ahead();
     let origins = base_repositories(graph, solution);
     let mount_from = |layer: &Descriptor, name: &ImageRef| {
         let known = origins

@@ -6,10 +6,10 @@ use crate::dockerfile::{Checks, Dockerfile, IgnorePatterns, parse};
 use crate::plan::{Known, MainContext};
 use crate::sandbox;
 use crate::vocab::{
-    BuildRequest, Diagnostic, Event, EventSink, ExitCode, LayerForm, NamedContext, SourceText,
-    Span, Timestamp,
+    BuildRequest, Diagnostic, Event, EventSink, ExitCode, LayerForm, NamedContext, OutputSpec,
+    SourceText, Span, Timestamp,
 };
-use crate::worker::{LocalDirectory, Means, Setup, now};
+use crate::worker::{Destination, LocalDirectory, Means, Setup, now};
 
 use super::Failure;
 use super::caches;
@@ -76,6 +76,7 @@ impl Inputs {
             registry: request.registry.clone(),
             forms,
             caches: caches::of(request),
+            destinations: destinations(request, epoch),
             epoch,
         }
     }
@@ -197,6 +198,29 @@ fn forms(request: &BuildRequest, epoch: Option<i64>) -> Vec<LayerForm> {
         }
     }
     wanted
+}
+
+/// Returns where layers are pushed to, and in which form.
+fn destinations(request: &BuildRequest, epoch: Option<i64>) -> Vec<Destination> {
+    let pushed = request.outputs.iter().filter_map(|output| match output {
+        OutputSpec::Image { names, push, .. } => {
+            let form = Form::of(output)?.layers(epoch);
+            Some((form, names.as_slice(), *push))
+        }
+        _ => None,
+    });
+    let mut found = Vec::new();
+    for (at, (form, names, push)) in pushed.enumerate() {
+        // Indexes of several jobs get the first image.
+        let appended = request.append_to.iter().map(|to| &to.image);
+        let appended = appended.take(if at == 0 { usize::MAX } else { 0 });
+        let names = names.iter().take(if push { usize::MAX } else { 0 });
+        found.extend(names.chain(appended).map(|image| Destination {
+            image: image.clone(),
+            form,
+        }));
+    }
+    found
 }
 
 /// Returns `SOURCE_DATE_EPOCH` of the environment; anything but a number counts as not set.

@@ -17,6 +17,7 @@ use crate::vocab::{
     RegistryOptions, StorageDriver, VertexId,
 };
 
+use super::ahead::{Ahead, Destination};
 use super::below::Below;
 use super::root::Root;
 use super::shared::Caches;
@@ -33,6 +34,8 @@ pub struct Setup {
     pub forms: Vec<LayerForm>,
     pub means: Means,
     pub caches: Caches,
+    /// Where layers of outputs will be pushed to.
+    pub destinations: Vec<Destination>,
     /// The time of working directories that a RUN has to make; where the user set one.
     pub epoch: Option<i64>,
 }
@@ -64,6 +67,7 @@ pub struct Machine<'a> {
     client: OnceLock<Client>,
     pub(super) shared: Shared<'a>,
     pub(super) publisher: Publisher,
+    pub(super) ahead: Ahead,
     /// Cache mounts that other machines have, or get.
     pub(super) travel: Travel,
     /// What the user lends to steps.
@@ -101,6 +105,7 @@ impl<'a> Machine<'a> {
                 setup.caches.inline,
                 cancel,
             ),
+            ahead: Ahead::new(std::mem::take(&mut setup.destinations), cancel),
             travel: Travel::new(
                 std::mem::take(&mut setup.caches.mounts_from),
                 std::mem::take(&mut setup.caches.mounts_to),
@@ -375,6 +380,9 @@ impl Worker for Machine<'_> {
             for form in self.forms_of(leaves) {
                 self.pack_layer(graph, root, form, cancel)?;
             }
+        }
+        if leaves {
+            self.send_ahead(graph, root)?;
         }
         self.offer(&top.id(), leaves)
     }

@@ -5,6 +5,7 @@
 
 mod add;
 mod agent;
+mod ahead;
 mod base;
 mod below;
 mod cdi;
@@ -31,6 +32,7 @@ mod travel;
 mod wire;
 
 pub use agent::AgentAccess;
+pub use ahead::Destination;
 pub use base::open_layout_file;
 pub use copy::{Chmod, ChmodError, CopyError, CopyOptions, CopyStats, Item, copy};
 pub use fetched::{checkout_id, no_subdirectory};

@@ -1,8 +1,7 @@
 //! Caches that machines share, as a worker meets them: steps that were performed elsewhere, layers that are still there, and what
 //! this machine gives.
 
-use std::io::{self, Read, Seek, SeekFrom};
-use std::sync::Arc;
+use std::io;
 
 use crate::cache::{
     CacheError, Entry, EntryLayer, PackedForm, Publication, ToPublish, put_records,
@@ -16,6 +15,7 @@ use crate::vocab::{
 };
 
 use super::Machine;
+use super::ahead::opens;
 use super::base::{Blob, Guarded};
 use super::travel::{MountsFrom, MountsTo};
 
@@ -163,7 +163,7 @@ impl Machine<'_> {
             let Some(packed) = packed.map_err(|error| Machine::store_failed(&error))? else {
                 continue;
             };
-            let (store, digest) = (self.store.clone(), packed.blob.digest);
+            let open = opens(self.store, packed.blob.digest);
             forms.push(ToPublish {
                 form: PackedForm {
                     form,
@@ -171,12 +171,7 @@ impl Machine<'_> {
                     blob: packed.blob,
                     uncompressed_size: packed.uncompressed_size,
                 },
-                open: Arc::new(move |offset| {
-                    let file = store.blob(&digest).map_err(io::Error::other)?;
-                    let mut file = file.ok_or(io::ErrorKind::NotFound)?;
-                    file.seek(SeekFrom::Start(offset))?;
-                    Ok(Box::new(file) as Box<dyn Read + Send>)
-                }),
+                open,
                 mount_from: None,
             });
         }

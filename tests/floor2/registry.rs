@@ -1,7 +1,7 @@
 //! Builds against a registry in the process: what is asked, what is moved, what goes wrong.
 
 use crate::support::lab::{Lab, Ran};
-use crate::support::registry::{Access, FakeRegistry, Fault};
+use crate::support::registry::{Access, FakeRegistry, Fault, Gate};
 
 /// Pushes a base of two layers to `registry` under `base` and forgets it.
 fn base_in(registry: &FakeRegistry) -> Option<()> {
@@ -66,6 +66,83 @@ fn a_base_is_pulled_once_and_mounted_where_it_is_pushed_back() {
     let files = lab.saved(&name).files();
     assert_eq!(files.text("second"), "second\n");
     assert_eq!(files.text("third"), "third\n");
+}
+
+#[test]
+fn layers_travel_while_the_build_goes_on() {
+    let registry = FakeRegistry::start();
+    let Some(()) = base_in(&registry) else { return };
+    let host = registry.host();
+    let lab = Lab::new();
+    lab.dockerfile(&format!("FROM {host}/base:v1\nRUN echo given > /given\n"));
+    let source = format!("{host}/source:v1");
+    lab.build(&["-t", &source, "--push"]).succeeds();
+    let (_, manifest) = registry.manifest("source", "v1").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let top = manifest["layers"].as_array().unwrap().last().unwrap();
+    let top = top["digest"].as_str().unwrap().to_owned();
+
+    // The last step waits for its source until a layer of the first has arrived; if none came before the end, it would wait for ever.
+    let (source_waits, layer_came) = (Gate::default(), Gate::default());
+    registry.fault("GET", &top, Fault::Hold(source_waits.clone()));
+    registry.fault(
+        "PUT",
+        "/app/blobs/uploads/",
+        Fault::HoldAnswer(layer_came.clone()),
+    );
+    let watcher = std::thread::spawn(move || {
+        source_waits.wait_for(1);
+        layer_came.wait_for(1);
+        source_waits.open();
+        layer_came.open();
+    });
+    let lab = Lab::new();
+    lab.dockerfile(&format!(
+        "FROM {host}/base:v1\nRUN echo first > /first\nCOPY --from={source} /given /given\n"
+    ));
+    let name = format!("{host}/app:v1");
+    registry.take_log();
+    lab.build(&["-t", &name, "--push", "--timeout", "60s"])
+        .succeeds();
+    watcher.join().unwrap();
+    let lines = registry.take_lines();
+    // Two steps' and the config; the base's are mounted. Nothing travels twice.
+    assert_eq!(count(&lines, "PUT", "/app/blobs/"), 3, "{lines:#?}");
+    assert_eq!(count(&lines, "POST", "mount="), 2, "{lines:#?}");
+    assert_eq!(count(&lines, "HEAD", "/app/blobs/"), 5, "{lines:#?}");
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+#[test]
+fn a_layer_that_could_not_travel_early_is_pushed_with_the_image() {
+    let registry = FakeRegistry::start();
+    let Some(()) = base_in(&registry) else { return };
+    let host = registry.host();
+    let lab = Lab::new();
+    lab.dockerfile(&format!(
+        "FROM {host}/base:v1\nRUN echo first > /first\nRUN echo second > /second\nRUN echo third > /third\n"
+    ));
+    let name = format!("{host}/app:v1");
+    registry.fault("POST", "/app/blobs/uploads/", Fault::Status(403));
+    lab.build(&["-t", &name, "--push"]).succeeds();
+    assert_eq!(registry.faults_left(), 0);
+    let (_, manifest) = registry.manifest("app", "v1").unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        assert!(registry.blob("app", digest).is_some(), "{digest}");
+    }
+    // A failure that lasts is told once, by the push.
+    let name = format!("{host}/refused:v1");
+    registry.faults("", "/refused/blobs/", &Fault::Status(403), 100);
+    let ran = lab.build(&["-t", &name, "--push"]);
+    assert_eq!(ran.code, Some(6), "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr.matches("cannot push").count(),
+        1,
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -257,11 +334,65 @@ fn accounts_come_from_options_variables_and_files() {
         .succeeds();
     let ran = lab.builder(&["pull", "--authfile", named, &name]);
     assert_ne!(ran.code, Some(0));
+    // Indexes as well.
+    let index = format!("{host}/indexes:v1");
+    for (args, done) in [
+        (&["manifest", "append", &index, "--pull", &name][..], false),
+        (
+            &[
+                "manifest",
+                "append",
+                "--creds",
+                "me:hunter2",
+                &index,
+                "--pull",
+                &name,
+            ],
+            true,
+        ),
+        (
+            &[
+                "manifest",
+                "create",
+                "--creds",
+                "me:hunter2",
+                "--push",
+                &index,
+                "--pull",
+                &name,
+            ],
+            true,
+        ),
+        (
+            &[
+                "manifest",
+                "create",
+                "--creds",
+                "me:hunter2",
+                "here:v1",
+                "--pull",
+                &name,
+            ],
+            true,
+        ),
+        (&["manifest", "inspect", &index], false),
+        (
+            &["manifest", "inspect", "--creds", "me:hunter2", &index],
+            true,
+        ),
+        (
+            &["manifest", "referrers", "--creds", "me:hunter2", &index],
+            true,
+        ),
+    ] {
+        let ran = lab.builder(args);
+        assert_eq!(ran.code == Some(0), done, "{args:?}: {}", ran.stderr);
+    }
     // A password is for one registry, and for no local image.
     let wrong = lab.build(&["--creds", "me:hunter2", "-t", &name]);
     assert_eq!(wrong.code, Some(2));
     assert!(
-        wrong.stderr.contains("nothing is pushed"),
+        wrong.stderr.contains("this one asks none"),
         "{}",
         wrong.stderr
     );
