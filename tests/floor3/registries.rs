@@ -136,6 +136,49 @@ fn attach_and_list(server: &Server) {
     assert_eq!(client.resolve(&image).unwrap().descriptor, subject);
 }
 
+/// Steps and cache mounts of one machine serve another one through the registry, which moves no layer until a step needs it.
+fn share(server: &Server, prepare: &dyn Fn(&Lab, &mut Command)) {
+    let Some(first) = Lab::with_base() else {
+        return;
+    };
+    let second = Lab::new();
+    let base = format!("{}/team/base:1", server.address);
+    let mut command = first.command();
+    command.args(["push", "base", &base]);
+    prepare(&first, &mut command);
+    Ran::of(command.output().unwrap()).succeeds();
+    let cache = format!("{}/team/cache", server.address);
+    let name = format!("{}/team/shared:1", server.address);
+    let text = "FROM BASE AS compile\nCOPY main.c /\nRUN --mount=type=cache,target=/c head -c 2000000 /dev/urandom > /c/kept; tr a-z A-Z < main.c > /out\n\
+                FROM BASE\nCOPY --from=compile /out /\nRUN head -c 64 /dev/urandom > /random\n";
+    let text = text.replace("BASE", &base);
+    let build = |lab: &Lab, args: &[&str]| {
+        let mut command = lab.command();
+        command.args(["build", "--progress=plain", "--cache", &cache]);
+        command.args(args).arg(lab.context());
+        prepare(lab, &mut command);
+        Ran::of(command.output().unwrap())
+    };
+    for lab in [&first, &second] {
+        lab.file("main.c", "int main;\n");
+        lab.dockerfile(&text);
+    }
+    let built = build(&first, &["-t", &name, "--push"]);
+    assert_eq!(built.succeeds().executed(), 4, "{}", built.stderr);
+    let loaded = build(&second, &["-t", &name, "--push", "--load"]);
+    assert_eq!(loaded.succeeds().executed(), 0, "{}", loaded.stderr);
+    let random = second.saved(&name).files().get("random").content.clone();
+    assert_eq!(random.len(), 64);
+    // A changed source: every step follows from it, and the mount of the other machine is there.
+    second.file("main.c", "int other;\n");
+    second.dockerfile(&text.replace("tr a-z", "test -s /c/kept; tr a-z"));
+    let changed = build(&second, &["-t", &name, "--load"]);
+    assert_eq!(changed.succeeds().executed(), 4, "{}", changed.stderr);
+    let files = second.saved(&name).files();
+    assert_eq!(files.text("out"), "INT OTHER;\n");
+    assert_eq!(files.get("random").content.len(), 64);
+}
+
 /// What every registry must let us do.
 fn check(server: &Server) {
     let name = format!("{}/team/app:1.0", server.address);
@@ -172,6 +215,7 @@ fn check(server: &Server) {
     let inspected = lab.builder(&["manifest", "inspect", &names[1]]);
     let index: Value = serde_json::from_str(&inspected.succeeds().stdout).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 1);
+    share(server, &|_, _| {});
 }
 
 #[test]
@@ -222,6 +266,7 @@ fn a_private_authority_and_a_user() {
     lets_in(&lab, &mut command, &authority);
     Ran::of(command.output().unwrap()).succeeds();
     assert_eq!(lab.saved(&name).files().text("f"), "arm64");
+    share(&server, &|lab, command| lets_in(lab, command, &authority));
     let mut wrong = lab.command();
     wrong.args(["manifest", "inspect", &name]);
     wrong.env("SSL_CERT_FILE", &authority);
