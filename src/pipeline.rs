@@ -210,6 +210,7 @@ fn execute(
             (true, false) => Packing::Outputs,
             (true, true) => Packing::All,
         },
+        needs_files: deliver::needs_files(request),
         known,
         events,
         cancel,

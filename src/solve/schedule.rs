@@ -22,6 +22,8 @@ pub struct Schedule<'a, W: Worker> {
     /// Layers packed at the same time, among the steps.
     pub packs: usize,
     pub pack: Packing,
+    /// Whether the files of outputs are read when all is done.
+    pub needs_files: bool,
     /// What [`probe`](super::probe) found.
     pub known: Vec<Option<StepResult>>,
     pub events: &'a dyn EventSink,
@@ -316,6 +318,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             step: id,
             result: ResultId(content.0.0),
             inputs: step.inputs.iter().map(|&input| self.chain(input)).collect(),
+            is_wanted_packed_alone: self.is_wanted_packed_alone(id),
             events: self.schedule.events,
             cancel,
         };
@@ -375,6 +378,12 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         drop((facts_lock, content_lock));
         self.emit(Event::Finished { vertex });
         Ok(Some((definition.placed(made), false)))
+    }
+
+    fn is_wanted_packed_alone(&self, step: StepId) -> bool {
+        self.exported.contains(&step.0)
+            && self.dependents[step.0].is_empty()
+            && !self.schedule.needs_files
     }
 
     /// Tells whether files of the host are what they were when their digests were taken.

@@ -232,6 +232,7 @@ fn solve(graph: &Graph, fake: &Fake) -> Result<Solution, (StepId, StepError)> {
         jobs: 2,
         packs: 1,
         pack: Packing::Outputs,
+        needs_files: false,
         known: probe(graph, fake),
         events: &Deaf,
         cancel: &Cancel::new(),

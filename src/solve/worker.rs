@@ -89,6 +89,8 @@ pub struct Job<'a> {
     pub result: ResultId,
     /// The layers of each input's root, in the order of the step's inputs; empty for sources.
     pub inputs: Vec<Vec<ChainLayer>>,
+    /// Nothing reads the files that the step makes: its layer is wanted as a blob, and may be made as that alone.
+    pub is_wanted_packed_alone: bool,
     pub events: &'a dyn EventSink,
     pub cancel: &'a Cancel,
 }

@@ -12,6 +12,8 @@ use crate::layer::{decompress, is_tar};
 use crate::solve::StepError;
 use crate::vocab::ExitCode;
 
+use super::copy::Item;
+
 /// A source of a copy, ready to be placed.
 pub(super) enum Opened<'a> {
     Inline {
@@ -27,6 +29,20 @@ pub(super) enum Opened<'a> {
         name: String,
         tar: Box<dyn Read + Send>,
     },
+}
+
+impl Opened<'_> {
+    /// Returns the source as something to place; `None` of an archive.
+    pub(super) fn item(&self) -> Option<Item<'_>> {
+        match self {
+            Opened::Inline { name, content } => Some(Item::Inline {
+                name,
+                content: content.as_bytes(),
+            }),
+            Opened::Files { source, selection } => Some(Item::Selected { source, selection }),
+            Opened::Archive { .. } => None,
+        }
+    }
 }
 
 /// Takes the archives out of a selection, which keep their place among the rest.

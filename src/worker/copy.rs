@@ -29,6 +29,7 @@
 mod content;
 mod destination;
 mod facts;
+mod outline;
 mod place;
 mod tree;
 
@@ -38,13 +39,16 @@ use std::path::PathBuf;
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
 
 pub use super::chmod::{Chmod, ChmodError};
-use crate::context::{ContextError, Kind, SelectedRoot, Selection, Source, open_directory};
+use crate::context::{
+    ContextError, Kind, Meta, Node, SelectedRoot, Selection, Source, open_directory,
+};
 use crate::layer::Mtime;
 use crate::rootfs::{Owners, Tree};
 use crate::vocab::{Cancel, Timestamp};
 use content::Content;
 use destination::{Place, shown};
 pub(super) use facts::{destination_facts, directory_facts};
+pub(super) use outline::outline;
 
 /// The instruction's flags.
 #[derive(Clone, Copy, Debug)]
@@ -283,7 +287,7 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Copies an entry that is no directory, opened anew from the source's root.
+    /// Copies an entry that is no directory.
     fn single(
         &mut self,
         directory: BorrowedFd<'_>,
@@ -292,34 +296,9 @@ impl<'a> Copier<'a> {
         source: &Source,
         root: &SelectedRoot,
     ) -> Result<(), CopyError> {
-        let (parent, last) = match root.path.iter().rposition(|&byte| byte == b'/') {
-            Some(at) => (&root.path[..at], &root.path[at + 1..]),
-            None => (&b""[..], &root.path[..]),
-        };
-        let parent = source.open(parent)?;
-        let changed = || ContextError::Changed {
-            path: String::from_utf8_lossy(&root.path).into_owned().into(),
-        };
-        // A link was followed when it was selected: whatever is a link or a directory now was put there since.
-        let meta = source.meta_at(&parent, last).map_err(|error| match error {
-            rustix::io::Errno::NOENT => changed(),
-            error => ContextError::Io {
-                verb: "stat",
-                path: String::from_utf8_lossy(&root.path).into_owned().into(),
-                source: error.into(),
-            },
-        })?;
-        if matches!(meta.kind, Kind::Symlink | Kind::Directory) {
-            return Err(changed().into());
-        }
-        let node = crate::context::Node {
-            path: last,
-            name: last,
-            source_path: &root.path,
-            meta,
-            parent: parent.as_fd(),
-        };
-        self.place(directory, name, &node, &shown(base, name))
+        with_single(source, root, |node| {
+            self.place(directory, name, node, &shown(base, name))
+        })
     }
 
     fn check_cancelled(&self) -> Result<(), CopyError> {
@@ -329,13 +308,8 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// The time of everything that has no source.
     fn build_time(&self) -> Mtime {
-        let time = self.options.epoch.unwrap_or(self.options.now);
-        Mtime {
-            seconds: time.seconds,
-            nanoseconds: time.nanoseconds,
-        }
+        self.options.build_time()
     }
 
     /// Gives a directory that something was put into the build's time.
@@ -344,17 +318,81 @@ impl<'a> Copier<'a> {
             .map_err(|error| io("set the time of", shown(path, b""), error))
     }
 
-    /// The owner of what has none in a source.
     fn owner(&self) -> (u32, u32) {
-        self.options.owner.unwrap_or((0, 0))
+        self.options.owner_of_made()
     }
 
     fn mode(&self, mode: u32, is_directory: bool) -> u32 {
-        match self.options.chmod {
+        self.options.mode(mode, is_directory)
+    }
+}
+
+impl CopyOptions<'_> {
+    /// The time of everything that has no source.
+    fn build_time(&self) -> Mtime {
+        let time = self.epoch.unwrap_or(self.now);
+        Mtime {
+            seconds: time.seconds,
+            nanoseconds: time.nanoseconds,
+        }
+    }
+
+    /// The owner of what has none in a source.
+    fn owner_of_made(&self) -> (u32, u32) {
+        self.owner.unwrap_or((0, 0))
+    }
+
+    /// The mode of a directory that is made for what it holds.
+    fn mode_of_made(&self) -> u32 {
+        let octal = self.chmod.and_then(|chmod| chmod.octal());
+        octal.unwrap_or(0o755) & 0o777
+    }
+
+    fn owner_of(&self, meta: &Meta) -> (u32, u32) {
+        self.owner.unwrap_or((meta.uid, meta.gid))
+    }
+
+    fn mode(&self, mode: u32, is_directory: bool) -> u32 {
+        match self.chmod {
             Some(chmod) => chmod.apply(mode, is_directory),
             None => mode,
         }
     }
+}
+
+/// Shows `use_it` a match that is no directory, opened anew from the source's root.
+fn with_single<T>(
+    source: &Source,
+    root: &SelectedRoot,
+    use_it: impl FnOnce(&Node<'_>) -> Result<T, CopyError>,
+) -> Result<T, CopyError> {
+    let (parent, last) = match root.path.iter().rposition(|&byte| byte == b'/') {
+        Some(at) => (&root.path[..at], &root.path[at + 1..]),
+        None => (&b""[..], &root.path[..]),
+    };
+    let parent = source.open(parent)?;
+    let changed = || ContextError::Changed {
+        path: String::from_utf8_lossy(&root.path).into_owned().into(),
+    };
+    // A link was followed when it was selected: whatever is a link or a directory now was put there since.
+    let meta = source.meta_at(&parent, last).map_err(|error| match error {
+        rustix::io::Errno::NOENT => changed(),
+        error => ContextError::Io {
+            verb: "stat",
+            path: String::from_utf8_lossy(&root.path).into_owned().into(),
+            source: error.into(),
+        },
+    })?;
+    if matches!(meta.kind, Kind::Symlink | Kind::Directory) {
+        return Err(changed().into());
+    }
+    use_it(&Node {
+        path: last,
+        name: last,
+        source_path: &root.path,
+        meta,
+        parent: parent.as_fd(),
+    })
 }
 
 fn reopen(directory: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, CopyError> {

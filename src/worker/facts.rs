@@ -53,7 +53,7 @@ impl Machine<'_> {
             return Ok(Some(facts.finish().0.0));
         }
         let opened = self.open_sources(job, copy)?;
-        let items: Option<Vec<Item<'_>>> = opened.iter().map(item).collect();
+        let items: Option<Vec<Item<'_>>> = opened.iter().map(Opened::item).collect();
         let Some(items) = items else {
             return Ok(None);
         };
@@ -72,16 +72,4 @@ fn workdir_facts(workdir: &Workdir, root: &Tree) -> Option<Digest> {
         .add("owner", &format!("{}:{}", user.uid, user.gid))
         .add("directory", &directory.to_string());
     Some(facts.finish().0.0)
-}
-
-/// Returns a source as something to place; `None` of an archive.
-fn item<'a>(opened: &'a Opened<'_>) -> Option<Item<'a>> {
-    match opened {
-        Opened::Inline { name, content } => Some(Item::Inline {
-            name,
-            content: content.as_bytes(),
-        }),
-        Opened::Files { source, selection } => Some(Item::Selected { source, selection }),
-        Opened::Archive { .. } => None,
-    }
 }

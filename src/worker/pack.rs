@@ -1,18 +1,22 @@
-//! A layer's second product: diff → tar → hash → compress → hash → blob, each byte read once.
+//! A layer's second product: diff → tar → hash → compress → hash → blob, each byte read once. Where nobody needs the first one, the
+//! files, a copy's layer is packed straight from its sources.
 
+use std::io::Read;
 use std::path::PathBuf;
 
-use crate::layer::LayerWriter;
-use crate::plan::{Graph, Op};
-use crate::rootfs::{RootfsError, Times, write_layer};
-use crate::solve::{ChainLayer, StepError};
-use crate::store::{Packed, PackedMember};
+use crate::layer::{Entry, LayerWriter};
+use crate::plan::{Graph, Op, StepId};
+use crate::rootfs::{RootfsError, Times, Tree, write_layer};
+use crate::solve::{ChainLayer, Job, StepError};
+use crate::store::{BlobWriter, Packed, PackedMember};
 use crate::vocab::{
     CacheKey, Cancel, Descriptor, DiffId, ExitCode, KeyBuilder, LayerForm, LayerId,
 };
 
 use super::Machine;
+use super::copy::{CopyOptions, Item, outline};
 use super::kept::Place;
+use super::steps::copy_failed;
 
 impl Machine<'_> {
     /// Packs the topmost layer of `root`, unless that was done before.
@@ -49,27 +53,43 @@ impl Machine<'_> {
             Op::Copy(copy) if copy.link => Vec::new(),
             _ => self.lowers(graph, below, cancel)?,
         };
-        let failed = |error: &(dyn std::error::Error + 'static)| {
-            StepError::new(ExitCode::Step, "cannot make the layer of this step").caused_by(error)
+        let times = times_of(form);
+        let fill = |writer: &mut LayerWriter<BlobWriter>| {
+            let written = write_layer(&upper, &lowers, times, writer, cancel);
+            written.map(Some).map_err(|error| {
+                let mut failure = pack_failed(&error);
+                if !matches!(error, RootfsError::WhiteoutName { .. }) {
+                    failure.class = ExitCode::Store;
+                }
+                failure
+            })
         };
+        self.pack_by(graph, *step, id, form, fill).map(drop)
+    }
+
+    /// Packs the layer of a step out of what `fill` writes; not where that gives up.
+    fn pack_by<T>(
+        &self,
+        graph: &Graph,
+        step: StepId,
+        id: &LayerId,
+        form: LayerForm,
+        fill: impl FnOnce(&mut LayerWriter<BlobWriter>) -> Result<Option<T>, StepError>,
+    ) -> Result<Option<T>, StepError> {
+        let store_failed = |error| Machine::store_failed(&error);
         let blob = self.store.blob_writer().map_err(store_failed)?;
         let mut writer = LayerWriter::new(blob, form.compression, self.setup.means.threads);
         let place = Place::of(&graph.steps[step.0].op, &self.setup.locals, form);
         if let Some(kept) = place.kept_members(self.store, form) {
             writer = writer.with_known_members(kept);
         }
-        let times = form.clamp.map_or(Times::Kept, Times::AtMost);
-        write_layer(&upper, &lowers, times, &mut writer, cancel).map_err(|error| {
-            let mut failure = failed(&error);
-            if !matches!(error, RootfsError::WhiteoutName { .. }) {
-                failure.class = ExitCode::Store;
-            }
-            failure
-        })?;
+        let Some(filled) = fill(&mut writer)? else {
+            return Ok(None);
+        };
         self.layers_stay()?;
         let (blob, packed) = writer.finish().map_err(|error| StepError {
             class: ExitCode::Store,
-            ..failed(&error)
+            ..pack_failed(&error)
         })?;
         blob.commit(&packed.digest).map_err(store_failed)?;
         let packed = Packed {
@@ -100,8 +120,48 @@ impl Machine<'_> {
             .map_err(store_failed)?;
         place
             .remember(self.store, *id, &packed, &graph.origins[step.0].name)
-            .map_err(store_failed)
+            .map_err(store_failed)?;
+        Ok(Some(filled))
     }
+
+    /// Packs the layer of a copy straight from its sources, without making its files, and returns the bytes of these. `tree` is the root
+    /// that it is copied to. `None` where that is not possible.
+    pub(super) fn pack_straight(
+        &self,
+        job: &Job<'_>,
+        tree: &Tree,
+        items: &[Item<'_>],
+        options: &CopyOptions<'_>,
+    ) -> Result<Option<u64>, StepError> {
+        let id = LayerId::from(job.result);
+        // A layer with other times is no source of its files, if one is needed later.
+        let &[form @ LayerForm { clamp: None, .. }] = self.forms_of(true).as_slice() else {
+            return Ok(None);
+        };
+        let store_failed = |error| Machine::store_failed(&error);
+        let lock = self
+            .store
+            .lock_wait(&pack_key(&id, form), &|| job.cancel.is_cancelled());
+        let Some(_lock) = lock.map_err(store_failed)? else {
+            return Err(StepError::new(ExitCode::Step, "cancelled"));
+        };
+        if self.store.has_layer(&id) {
+            return Ok(None);
+        }
+        let fill = |writer: &mut LayerWriter<BlobWriter>| {
+            let mut put = |entry: Entry, content: &mut dyn Read| writer.entry(&entry, content);
+            outline(tree, items, options, job.cancel, &mut put).map_err(|error| copy_failed(&error))
+        };
+        self.pack_by(job.graph, job.step, &id, form, fill)
+    }
+}
+
+fn times_of(form: LayerForm) -> Times {
+    form.clamp.map_or(Times::Kept, Times::AtMost)
+}
+
+fn pack_failed(error: &(dyn std::error::Error + 'static)) -> StepError {
+    StepError::new(ExitCode::Step, "cannot make the layer of this step").caused_by(error)
 }
 
 fn pack_key(id: &LayerId, form: LayerForm) -> CacheKey {

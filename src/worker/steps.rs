@@ -14,7 +14,7 @@ use crate::vocab::{ExitCode, LayerId, Timestamp};
 use super::Machine;
 use super::add::{Opened, with_archives};
 use super::base::Guarded;
-use super::copy::{Chmod, CopyOptions, Item, copy};
+use super::copy::{Chmod, CopyError, CopyOptions, Item, copy};
 use super::machine::select_for;
 use super::root::{Root, Stub, owners_failed};
 
@@ -45,36 +45,6 @@ impl Machine<'_> {
     pub(super) fn copy(&self, job: &Job<'_>, step: &Copy) -> Result<StepResult, StepError> {
         let layer = self.new_layer()?;
         let mut inputs = self.open_sources(job, step)?;
-        // On nothing, writing to the layer is the same as writing through a mount, and costs less.
-        let on_nothing = job.inputs[0].is_empty();
-        let root = if step.link || on_nothing {
-            None
-        } else {
-            Some(Root::writable(
-                self,
-                job.graph,
-                &job.inputs[0],
-                &layer,
-                Stub::Empty,
-                job.cancel,
-            )?)
-        };
-        let owner = match &step.chown {
-            None => None,
-            Some(chown) => {
-                let names = match &root {
-                    Some(root) => root.tree()?,
-                    None if on_nothing => self.open_layer(&layer)?,
-                    // Names of a linked copy are looked up in the root that it will be stacked on.
-                    None => Root::read_only(self, job.graph, &job.inputs[0], job.cancel)?.tree()?,
-                };
-                Some(owner_of(&names, &chown.user, chown.group.as_ref())?)
-            }
-        };
-        let tree = match &root {
-            Some(root) => root.tree()?,
-            None => self.open_layer(&layer)?,
-        };
         let chmod = match &step.chmod {
             Some(text) => Some(
                 Chmod::parse(text)
@@ -84,23 +54,42 @@ impl Machine<'_> {
         };
         let options = CopyOptions {
             destination: &step.destination,
-            owner,
+            owner: None,
             chmod: chmod.as_ref(),
             link: step.link,
             parents: step.parents,
             epoch: step.epoch.map(Timestamp::from_seconds),
             now: now(),
         };
+        if job.is_wanted_packed_alone
+            && let Some(made) = self.copy_packed(job, step, &layer, &inputs, options)?
+        {
+            return Ok(made);
+        }
+        // On nothing, writing to the layer is the same as writing through a mount, and costs less.
+        let root = match step.link || job.inputs[0].is_empty() {
+            true => None,
+            false => Some(Root::writable(
+                self,
+                job.graph,
+                &job.inputs[0],
+                &layer,
+                Stub::Empty,
+                job.cancel,
+            )?),
+        };
+        let tree = match &root {
+            Some(root) => root.tree()?,
+            None => self.open_layer(&layer)?,
+        };
+        let options = CopyOptions {
+            owner: self.new_owner(job, step, &tree)?,
+            ..options
+        };
         let place = |items: &mut Vec<Item<'_>>| {
             copy(&tree, &std::mem::take(items), &options, job.cancel)
                 .map(drop)
-                .map_err(|error| {
-                    let mut failure = StepError::new(ExitCode::Step, error.to_string());
-                    if let Some(source) = std::error::Error::source(&error) {
-                        failure = failure.caused_by(source);
-                    }
-                    failure
-                })
+                .map_err(|error| copy_failed(&error))
         };
         let mut items = Vec::new();
         for opened in &mut inputs {
@@ -117,7 +106,7 @@ impl Machine<'_> {
                         place(&mut items)?;
                     }
                     let mut tar = Guarded::new(tar, job.cancel);
-                    let destination = step.destination.as_bytes();
+                    let (destination, owner) = (step.destination.as_bytes(), options.owner);
                     rootfs::extract_archive(&mut tar, &tree, destination, owner, mtime(step.epoch))
                         .map_err(|error| {
                             StepError::new(ExitCode::Step, format!("cannot unpack `{name}`"))
@@ -137,6 +126,54 @@ impl Machine<'_> {
         // One of the sources may be the same root.
         drop(inputs);
         self.seal(job, layer, root)
+    }
+
+    /// Makes the packed layer of a copy and not its files, where that is possible. `layer` is empty and stays so.
+    fn copy_packed(
+        &self,
+        job: &Job<'_>,
+        step: &Copy,
+        layer: &PendingLayer,
+        inputs: &[Opened<'_>],
+        options: CopyOptions<'_>,
+    ) -> Result<Option<StepResult>, StepError> {
+        let items: Option<Vec<Item<'_>>> = inputs.iter().map(Opened::item).collect();
+        let Some(items) = items else {
+            return Ok(None);
+        };
+        let tree = match step.link || job.inputs[0].is_empty() {
+            true => self.open_layer(layer)?,
+            false => Root::read_only(self, job.graph, &job.inputs[0], job.cancel)?.tree()?,
+        };
+        let options = CopyOptions {
+            owner: self.new_owner(job, step, &tree)?,
+            ..options
+        };
+        let packed = self.pack_straight(job, &tree, &items, &options)?;
+        Ok(packed.map(|size| StepResult {
+            id: job.result,
+            layer: Some(LayerId::from(job.result)),
+            created: now(),
+            size,
+        }))
+    }
+
+    /// Looks up the names of `--chown` in `tree`, or in the root that a linked copy will be stacked on.
+    fn new_owner(
+        &self,
+        job: &Job<'_>,
+        step: &Copy,
+        tree: &Tree,
+    ) -> Result<Option<(u32, u32)>, StepError> {
+        let Some(chown) = &step.chown else {
+            return Ok(None);
+        };
+        let below = match step.link && !job.inputs[0].is_empty() {
+            true => Some(Root::read_only(self, job.graph, &job.inputs[0], job.cancel)?.tree()?),
+            false => None,
+        };
+        let names = below.as_ref().unwrap_or(tree);
+        owner_of(names, &chown.user, chown.group.as_ref()).map(Some)
     }
 
     /// Opens the sources of a copy in order.
@@ -224,6 +261,14 @@ impl Machine<'_> {
             created: now(),
             size,
         })
+    }
+}
+
+pub(super) fn copy_failed(error: &CopyError) -> StepError {
+    let failure = StepError::new(ExitCode::Step, error.to_string());
+    match std::error::Error::source(error) {
+        Some(source) => failure.caused_by(source),
+        None => failure,
     }
 }
 

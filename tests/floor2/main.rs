@@ -27,3 +27,4 @@ mod secrets;
 mod security;
 mod shared_cache;
 mod shared_mounts;
+mod straight;

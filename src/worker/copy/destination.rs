@@ -146,8 +146,7 @@ impl Copier<'_> {
 
     /// Gives the innermost directory the mode and owner of one that is made for what it holds.
     fn finish_implied(&self, position: &Position<'_>) -> Result<(), CopyError> {
-        let octal = self.options.chmod.and_then(|chmod| chmod.octal());
-        let mode = octal.unwrap_or(0o755) & 0o777;
+        let mode = self.options.mode_of_made();
         self.describe_directory(position.directory(), self.owner(), mode, &|| {
             position.shown(b"")
         })

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::destination::{Survey, shown, survey};
 use super::{CopyError, Item, io};
 use crate::context::{
-    Meta, SelectedRoot, Selection, Source, Visit, open_directory, read_all_xattrs,
+    Meta, SelectedRoot, Selection, Source, Visit, Xattrs, open_directory, read_all_xattrs,
 };
 use crate::rootfs::{Owners, Tree};
 use crate::vocab::{Digest, KeyBuilder};
@@ -42,20 +42,28 @@ pub(in crate::worker) fn destination_facts(
     let Some(survey) = survey(root.as_fd(), destination.as_bytes(), is_directory)? else {
         return Ok(None);
     };
-    let is_free = match (&survey.missing[..], &survey.entry) {
+    match is_free(root.as_fd(), &survey, items)? {
+        true => Ok(Some(describe(root.as_fd(), tree.owners(), &survey)?)),
+        false => Ok(None),
+    }
+}
+
+/// Tells whether nothing has the names that `items` get in the surveyed directory.
+pub(super) fn is_free(
+    root: BorrowedFd<'_>,
+    survey: &Survey,
+    items: &[Item<'_>],
+) -> Result<bool, CopyError> {
+    match (&survey.missing[..], &survey.entry) {
         ([], None) => {
             let directory = match survey.found.last() {
                 Some((_, directory)) => directory.as_fd(),
-                None => root.as_fd(),
+                None => root,
             };
-            are_free(directory, &names(items)?)?
+            are_free(directory, &names(items)?)
         }
-        ([], Some((_, is_taken))) => !is_taken,
-        _ => true,
-    };
-    match is_free {
-        true => Ok(Some(describe(root.as_fd(), tree.owners(), &survey)?)),
-        false => Ok(None),
+        ([], Some((_, is_taken))) => Ok(!is_taken),
+        _ => Ok(true),
     }
 }
 
@@ -180,6 +188,29 @@ fn add_directory(
     owners: &Owners,
     with_time: bool,
 ) -> Result<KeyBuilder, CopyError> {
+    let (meta, xattrs) = described(directory, owners, name)?;
+    let time = match with_time {
+        true => format!("{}.{:09}", meta.mtime.seconds, meta.mtime.nanoseconds),
+        false => String::new(),
+    };
+    let xattrs: Vec<String> = xattrs
+        .iter()
+        .map(|(name, value)| format!("{}={}", text(name), text(value)))
+        .collect();
+    Ok(facts
+        .add("directory", &text(name))
+        .add("mode", &format!("{:o}", meta.mode))
+        .add("owner", &format!("{}:{}", meta.uid, meta.gid))
+        .add("time", &time)
+        .list("attributes", &xattrs))
+}
+
+/// Returns what a directory of a root is in the image, and its attributes, those of the machine among them. `name` is for messages.
+pub(super) fn described(
+    directory: BorrowedFd<'_>,
+    owners: &Owners,
+    name: &[u8],
+) -> Result<(Meta, Xattrs), CopyError> {
     let failed = |verb, error| io(verb, shown(b"", name), error);
     let is_in_ledger = !owners.ownership().gives_away();
     let meta = match is_in_ledger {
@@ -195,20 +226,7 @@ fn add_directory(
         xattrs.extend(meta.xattrs.clone());
         xattrs.sort_unstable();
     }
-    let time = match with_time {
-        true => format!("{}.{:09}", meta.mtime.seconds, meta.mtime.nanoseconds),
-        false => String::new(),
-    };
-    let xattrs: Vec<String> = xattrs
-        .iter()
-        .map(|(name, value)| format!("{}={}", text(name), text(value)))
-        .collect();
-    Ok(facts
-        .add("directory", &text(name))
-        .add("mode", &format!("{:o}", meta.mode))
-        .add("owner", &format!("{}:{}", meta.uid, meta.gid))
-        .add("time", &time)
-        .list("attributes", &xattrs))
+    Ok((meta, xattrs))
 }
 
 /// Bytes as text, no two alike.

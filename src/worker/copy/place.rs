@@ -319,7 +319,7 @@ impl Copier<'_> {
     }
 
     fn owner_of(&self, meta: &Meta) -> (u32, u32) {
-        self.options.owner.unwrap_or((meta.uid, meta.gid))
+        self.options.owner_of(meta)
     }
 }
 

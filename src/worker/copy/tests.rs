@@ -1112,7 +1112,7 @@ fn a_fifo_swapped_in_for_a_file_does_not_block() {
     let directory = open_root(from.path());
     let mut meta = Meta::at(&directory, "p").unwrap();
     meta.kind = Kind::File;
-    let node = crate::context::Node {
+    let node = Node {
         path: b"p",
         name: b"p",
         source_path: b"p",
