@@ -252,8 +252,8 @@ fn a_step_takes_the_tree_of_the_step_before() {
     assert_eq!(inode(&writer.tree().unwrap()), first);
     fs::write(inside(&writer.tree().unwrap(), "half"), "").unwrap();
     drop(writer);
+    // Its inodes may be given out again, so only what it held tells.
     let tree = stage.read();
-    assert_ne!(inode(&tree), first);
     assert!(!inside(&tree, "half").exists());
     assert_eq!(fs::read_dir(room.0.join("trees")).unwrap().count(), 1);
 }
