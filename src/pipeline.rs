@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use crate::plan::{Graph, Op};
 use crate::sandbox;
-use crate::solve::{Packing, Schedule, Solution, StepResult, probe};
+use crate::solve::{Packing, Schedule, Solution, StepResult};
 use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, VertexId};
 use crate::worker::Machine;
 
@@ -93,7 +93,7 @@ pub fn build(
     }
     let mut has_entered = false;
     let (solution, delivered) = loop {
-        let known = probe(&graph, &machine);
+        let known = caches::look_up(&graph, &machine);
         let solved = match complete(request, &graph, &machine, &known) {
             Some(solution) => {
                 announce_cached(&graph, events);
@@ -158,7 +158,7 @@ fn enter(
     let choice = entering::choose(request)?;
     store.set_ownership(choice.ownership());
     let known = match machine.lacks_layers(&known) {
-        true => probe(graph, machine),
+        true => caches::look_up(graph, machine),
         false => known,
     };
     // git and ssh run as the user: before the namespace makes a root of them.
@@ -179,7 +179,7 @@ fn enter(
     store.sweep().map_err(|error| failure::store(&error))?;
     let known = match lower::settle(machine)? && machine.lacks_layers(&known) {
         true => {
-            let known = probe(graph, machine);
+            let known = caches::look_up(graph, machine);
             remotes.prepare(graph, &known)?;
             known
         }

@@ -1,10 +1,10 @@
 //! Caches that machines share: which there are, and what is given to them when the build is done.
 
 use crate::cache::{Place, Publication};
-use crate::plan::Graph;
-use crate::solve::Solution;
+use crate::plan::{Graph, StepId};
+use crate::solve::{ChainLayer, Solution, StepResult, chain, probe};
 use crate::vocab::{
-    BuildRequest, CacheMode, CacheTo, Cancel, Diagnostic, Event, EventSink, ExitCode,
+    BuildRequest, CacheMode, CacheTo, Cancel, Diagnostic, Event, EventSink, ExitCode, LayerId,
 };
 use crate::worker::{Caches, Machine, MountsFrom, MountsTo};
 
@@ -65,6 +65,27 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
         caches.all_layers |= *mode == CacheMode::Max;
     }
     caches
+}
+
+/// Returns what the caches hold. What they know by a record alone is left out where a step that has to be performed needs its files.
+pub(super) fn look_up(graph: &Graph, machine: &Machine<'_>) -> Vec<Option<StepResult>> {
+    loop {
+        let known = probe(graph, machine);
+        let layer_of = |step: StepId| known[step.0].as_ref().and_then(|result| result.layer);
+        let steps = graph.steps.iter().zip(&known);
+        let missing = steps.filter(|(_, known)| known.is_none());
+        let inputs = missing.flat_map(|(step, _)| &step.inputs);
+        let needed: Vec<LayerId> = inputs
+            .filter(|input| known[input.0].is_some())
+            .flat_map(|&input| chain(graph, input, &layer_of))
+            .filter(|layer| matches!(layer, ChainLayer::Built { .. }))
+            .map(|layer| layer.id())
+            .collect();
+        // Each round forgets a layer, so there is a last one.
+        if !machine.forget_without_files(&needed) {
+            return known;
+        }
+    }
 }
 
 /// Tells whether images hold the records of their steps: as `--cache-to type=inline` or BuildKit's build argument has it.

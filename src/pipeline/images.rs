@@ -91,7 +91,10 @@ pub(super) fn warn_of_times(request: &BuildRequest, graph: &Graph, events: &dyn 
 
 /// Tells whether every layer that is to be packed is.
 pub(super) fn all_packed(graph: &Graph, solution: &Solution, machine: &Machine<'_>) -> bool {
-    let others = || solution.results.iter().filter_map(|result| result.layer);
+    let others = || {
+        let steps = solution.results.iter().enumerate();
+        steps.filter_map(|(step, result)| result.layer.filter(|_| graph.is_shared(step)))
+    };
     (!machine.packs_layers()
         || exported_layers(graph, solution).all(|layer| machine.is_packed(&layer, true)))
         && (!machine.packs_all_layers() || others().all(|layer| machine.is_packed(&layer, false)))

@@ -242,6 +242,7 @@ impl StageBuilder<'_> {
             exclude: expanded.exclude,
             unpack: manner.unpack && local.is_some(),
             epoch: self.planning.epoch,
+            is_shown_only: false,
         });
         self.layer(op, inputs, instruction, "", created_by);
         Ok(())

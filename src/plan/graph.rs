@@ -26,6 +26,13 @@ pub struct Graph {
     pub epoch: Option<i64>,
 }
 
+impl Graph {
+    /// Tells whether the files that a step makes are of use to other machines, which may have to make them otherwise.
+    pub fn is_shared(&self, step: usize) -> bool {
+        !matches!(&self.steps[step].op, Op::Copy(copy) if copy.is_shown_only)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub op: Op,
@@ -282,6 +289,8 @@ pub struct Copy {
     pub unpack: bool,
     /// The time of what the step makes by itself, in seconds since 1970; `None` is the moment.
     pub epoch: Option<i64>,
+    /// Made for mounts of a RUN to show: files of a context that are in no image.
+    pub is_shown_only: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -340,6 +340,7 @@ impl StageBuilder<'_> {
             exclude: Vec::new(),
             unpack: false,
             epoch: None,
+            is_shown_only: true,
         });
         let whose = match context {
             Some(name) => format!("context {name}"),

@@ -138,6 +138,7 @@ impl State {
             exclude: Vec::new(),
             unpack: false,
             epoch,
+            is_shown_only: false,
         });
         let origin = naming.next(&format!("FROM {name}"), stage.span());
         let step = steps.add(op, vec![scratch, local], origin);

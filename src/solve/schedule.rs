@@ -480,7 +480,8 @@ impl<W: Worker> Done<'_, '_, '_, W> {
         let board = self.board;
         let mut state = board.lock();
         let step = self.step.0;
-        let is_packed = board.exported.contains(&step) || board.schedule.pack == Packing::All;
+        let is_packed = board.exported.contains(&step)
+            || (board.schedule.pack == Packing::All && board.schedule.graph.is_shared(step));
         if result.layer.is_some() && is_packed {
             state.packs.push_back(step);
         }

@@ -178,6 +178,7 @@ impl Builder {
             exclude: Vec::new(),
             unpack: false,
             epoch: None,
+            is_shown_only: false,
         };
         self.add(Op::Copy(copy), &[root, from])
     }

@@ -206,6 +206,21 @@ impl Machine<'_> {
         self.below.has_lost() || !keys.is_empty()
     }
 
+    /// Forgets what shared caches say of those layers that are known by a record alone; tells whether there were any.
+    pub fn forget_without_files(&self, layers: &[LayerId]) -> bool {
+        let mut any = false;
+        for layer in layers {
+            if self.is_elsewhere(layer) && self.shared.packed_in_any_form(layer).is_none() {
+                self.shared.lose(*layer);
+                any = true;
+            }
+        }
+        if any {
+            self.shared.forget_lost();
+        }
+        any
+    }
+
     /// Returns the repository that has a blob, where a cache in a registry has it.
     pub fn shared_repository(&self, blob: &Descriptor) -> Option<ImageRef> {
         self.shared.repository_of(&blob.digest)

@@ -146,7 +146,39 @@ fn with_mode_min_the_layers_of_the_result_travel_and_records_of_all_steps() {
     let ran = third.build(&["--cache-from", &from, "-t", "image"]);
     ran.succeeds();
     assert_eq!(third.saved("image").files().text("main.c"), "int main;\n");
+    // That was clear from the start.
+    assert!(!ran.stderr.contains("cannot be had"), "{}", ran.stderr);
     third.is_sound();
+}
+
+#[test]
+fn files_of_the_context_that_a_run_is_shown_stay_at_home() {
+    let registry = FakeRegistry::start();
+    let text = "FROM HOST/base:v1\nRUN --mount=type=bind,target=/src wc -c < /src/large > /size\nRUN echo 2 > /2\n";
+    let Some([first, second, third]) = machines(&registry, text) else {
+        return;
+    };
+    let mut large = Vec::new();
+    while large.len() < 3_000_000 {
+        large.extend_from_slice(builder::vocab::Digest::of(&large.len().to_le_bytes()).as_bytes());
+    }
+    for lab in [&first, &second, &third] {
+        lab.file("large", &large);
+    }
+    let cache = format!("{}/cache", registry.host());
+    first.build(&["--cache", &cache, "-t", "image"]).succeeds();
+    let sent: u64 = registry.take_log().iter().map(|entry| entry.received).sum();
+    assert!(sent < 100_000, "{sent}");
+    let ran = second.build(&["--cache-from", &cache, "-t", "image"]);
+    assert_eq!(ran.succeeds().executed(), 0, "{}", ran.stderr);
+    // Who has another command for them takes its own.
+    let text = text.replace("HOST", &registry.host());
+    third.dockerfile(&text.replace("> /size", "> /length"));
+    let ran = third.build(&["--cache", &cache, "-t", "image"]);
+    ran.succeeds();
+    assert!(!ran.stderr.contains("cannot be had"), "{}", ran.stderr);
+    let files = third.saved("image").files();
+    assert_eq!(files.text("length").trim(), large.len().to_string());
 }
 
 #[test]
