@@ -277,6 +277,30 @@ impl Client {
         self.push_blob(image, blob, &open, &[], &|_| ())
     }
 
+    /// Removes a manifest from the registry itself: the one with the image's digest, with all its tags, or else the image's tag alone,
+    /// where the registry can do that. `false` if there is none.
+    pub fn remove_manifest(&self, image: &ImageRef) -> Result<bool, RegistryError> {
+        self.reactor
+            .block_on(self.exchange.remove_manifest(image))?
+    }
+
+    /// Returns the digest of what stands under the image's name at the registry itself, past every mirror; `None` if nothing does.
+    pub fn standing_digest(&self, image: &ImageRef) -> Result<Option<Digest>, RegistryError> {
+        let endpoint = self.exchange.origin(image);
+        let found = self.exchange.resolve_at(&endpoint, image);
+        match self.reactor.block_on(found)? {
+            Ok(resolved) => Ok(Some(resolved.descriptor.digest)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lists the tags that the image's repository has at the registry itself, past every mirror.
+    pub fn own_tags(&self, image: &ImageRef) -> Result<Vec<String>, RegistryError> {
+        let endpoint = self.exchange.origin(image);
+        self.reactor.block_on(self.exchange.tags_at(&endpoint))?
+    }
+
     /// Lists the tags of the image's repository.
     pub fn tags(&self, image: &ImageRef) -> Result<Vec<String>, RegistryError> {
         self.reactor.block_on(self.exchange.tags(image))?

@@ -158,6 +158,14 @@ pub enum RegistryError {
         #[source]
         source: Box<RegistryError>,
     },
+    /// The registry removes nothing, or not in this way.
+    #[error("`{registry}` does not let `{what}` be deleted (status {status}){said}")]
+    NoDeletion {
+        registry: String,
+        what: String,
+        status: u16,
+        said: Said,
+    },
     /// Others wrote between each reading and writing.
     #[error("`{image}` was changed by others again and again ({rounds} attempts)")]
     Contended { image: String, rounds: u32 },
@@ -177,6 +185,7 @@ pub enum RegistryError {
 pub enum Action {
     Pull,
     Push,
+    Delete,
     Login,
 }
 
@@ -185,6 +194,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Action::Pull => "pull",
             Action::Push => "push",
+            Action::Delete => "delete",
             Action::Login => "login",
         })
     }
@@ -201,6 +211,14 @@ impl RegistryError {
             } else {
                 "check the repository's name, and that the tag exists".to_owned()
             }),
+            RegistryError::Denied {
+                registry,
+                action: Action::Delete,
+                had_credentials: true,
+                ..
+            } => Some(format!(
+                "to delete is a permission of its own (of a maintainer or owner, mostly): give it to the account, or take another one with `builder login {registry}`"
+            )),
             RegistryError::Denied {
                 registry,
                 repository,
@@ -280,6 +298,9 @@ impl RegistryError {
             RegistryError::AfterMirrors { source, .. } => source.hint(),
             RegistryError::ImmutableTag { .. } => Some(
                 "push under a tag that does not exist, or have `builder push --ignore-immutable-tags` leave it as it is".to_owned(),
+            ),
+            RegistryError::NoDeletion { .. } => Some(
+                "Docker's registry deletes when it runs with REGISTRY_STORAGE_DELETE_ENABLED=true, and others where their settings allow it; some have rules for cleaning up in its place".to_owned(),
             ),
             RegistryError::Contended { .. } => Some("try again".to_owned()),
             _ => None,

@@ -86,7 +86,8 @@ impl Exchange {
         Err(trail.into_error())
     }
 
-    async fn resolve_at(
+    /// The same at one place.
+    pub(super) async fn resolve_at(
         &self,
         endpoint: &Endpoint,
         image: &ImageRef,

@@ -8,6 +8,7 @@
 //! Client ── manifest   HEAD, GET, PUT of manifests        ◀── tags
 //!        ├─ append     indexes that several jobs write to
 //!        ├─ referrers  what is attached to a manifest
+//!        ├─ remove     manifests and tags that are to go
 //!        ├─ pull       blobs as readers that go on after a cut
 //!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut      ◀── turns
 //!        ├─ fetch      any other URL, for ADD and contexts
@@ -50,6 +51,7 @@ mod purchase;
 mod push;
 mod reactor;
 mod referrers;
+mod remove;
 mod retry;
 mod rules;
 mod scope;

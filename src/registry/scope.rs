@@ -21,6 +21,11 @@ impl Scopes {
         Scopes::default().and(repository, &["pull", "push"])
     }
 
+    /// Returns the rights to remove from a repository.
+    pub(super) fn delete(repository: &str) -> Scopes {
+        Scopes::default().and(repository, &["pull", "delete"])
+    }
+
     /// Adds rights on another repository.
     pub(super) fn and(mut self, repository: &str, actions: &[&str]) -> Scopes {
         self.0
@@ -105,6 +110,8 @@ impl Scopes {
     pub(super) fn action(&self) -> Action {
         if self.0.is_empty() {
             Action::Login
+        } else if self.0.values().any(|actions| actions.contains("delete")) {
+            Action::Delete
         } else if self.0.values().any(|actions| actions.contains("push")) {
             Action::Push
         } else {

@@ -58,6 +58,8 @@ pub struct TokenRules {
     pub takes_post: bool,
     /// A token for more than one repository is refused.
     pub one_scope_only: bool,
+    /// Who may push may delete as well.
+    pub grants_deletion: bool,
     /// What is said of a token's lifetime.
     pub expires_in: Option<u64>,
     /// Where challenges send clients; its own service if `None`.
@@ -73,6 +75,7 @@ impl Default for TokenRules {
             takes_get: true,
             takes_post: true,
             one_scope_only: false,
+            grants_deletion: true,
             expires_in: Some(300),
             realm: None,
         }
@@ -120,6 +123,12 @@ pub struct Habits {
     pub largest_body: Option<usize>,
     /// What came of a PATCH that was cut is thrown away; what whole ones brought stays.
     pub drops_cut_pieces: bool,
+    /// Nothing is deleted: this status.
+    pub refuses_deletion: Option<u16>,
+    /// Tags are not deleted one by one: this status.
+    pub refuses_tag_deletion: Option<u16>,
+    /// A manifest is not deleted as long as tags stand for it: this status.
+    pub wants_tags_deleted_first: Option<u16>,
 }
 
 /// Something that requests wait at until a test opens it.
@@ -392,6 +401,16 @@ impl FakeRegistry {
         let state = self.shared.state();
         let (media_type, bytes) = state.manifests.get(&key)?;
         Some((media_type.clone(), bytes.to_vec()))
+    }
+
+    /// Returns a repository's tags.
+    pub fn tags(&self, repository: &str) -> Vec<String> {
+        let state = self.shared.state();
+        let names = state.manifests.keys();
+        names
+            .filter(|(known, reference)| known == repository && !reference.starts_with("sha256:"))
+            .map(|(_, tag)| tag.clone())
+            .collect()
     }
 
     /// Makes the next request with this method (empty: any) and this part of a target go wrong.
@@ -928,10 +947,10 @@ impl Shared {
         } else {
             return Answer::error(404, "NO_SUCH_PAGE");
         };
-        let action = if is_write || kind == "upload" {
-            "push"
-        } else {
-            "pull"
+        let action = match (kind, method) {
+            ("manifest", "DELETE") => "delete",
+            _ if is_write || kind == "upload" => "push",
+            _ => "pull",
         };
         if let Some(refusal) = self.allow(request, Some((&name, action))) {
             return refusal;
@@ -940,6 +959,7 @@ impl Shared {
             ("blob", "GET" | "HEAD") => self.blob(request, &name, &last),
             ("manifest", "GET" | "HEAD") => self.read_manifest(&name, &last),
             ("manifest", "PUT") => self.write_manifest(request, &name, &last, body),
+            ("manifest", "DELETE") => self.delete_manifest(&name, &last),
             ("tags", "GET") => self.tags(request, &name),
             ("referrers", "GET") => self.referrers(request, &name, &last),
             ("upload", "POST") => self.begin_upload(request, &name),
@@ -1069,7 +1089,13 @@ impl Shared {
                 continue;
             };
             for action in actions.split(',') {
-                if (action == "pull" && may_pull) || (action == "push" && may_push) {
+                let is_right = match action {
+                    "pull" => may_pull,
+                    "push" => may_push,
+                    "delete" => may_push && rules.grants_deletion,
+                    _ => false,
+                };
+                if is_right {
                     rights.push((name.to_owned(), action.to_owned()));
                 }
             }
@@ -1175,6 +1201,41 @@ impl Shared {
             }
             _ => answer,
         }
+    }
+
+    /// By digest a manifest goes with all its tags, by tag the tag alone.
+    fn delete_manifest(&self, name: &str, reference: &str) -> Answer {
+        let mut state = self.state();
+        let is_digest = reference.starts_with("sha256:");
+        if let Some(status) = state.habits.refuses_deletion {
+            return Answer::error(status, "UNSUPPORTED");
+        }
+        if let Some(status) = state.habits.refuses_tag_deletion
+            && !is_digest
+        {
+            return Answer::error(status, "UNSUPPORTED");
+        }
+        let key = (name.to_owned(), reference.to_owned());
+        let Some((_, bytes)) = state.manifests.get(&key).cloned() else {
+            return Answer::error(404, "MANIFEST_UNKNOWN");
+        };
+        if !is_digest {
+            state.manifests.remove(&key);
+            return Answer::new(202);
+        }
+        let stands = |known: &(String, String), other: &(String, Arc<Vec<u8>>)| {
+            known.0 == name && digest_of(&other.1) == digest_of(&bytes)
+        };
+        if let Some(status) = state.habits.wants_tags_deleted_first
+            && state
+                .manifests
+                .iter()
+                .any(|(known, other)| *known != key && stands(known, other))
+        {
+            return Answer::error(status, "DANGLING_TAG");
+        }
+        state.manifests.retain(|known, other| !stands(known, other));
+        Answer::new(202)
     }
 
     fn referrers(&self, request: &Request, name: &str, subject: &str) -> Answer {

@@ -11,6 +11,7 @@ mod proxies;
 mod pull;
 mod push;
 mod referrers;
+mod remove;
 mod soak;
 mod trust;
 
