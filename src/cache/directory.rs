@@ -3,6 +3,7 @@
 //! ```text
 //! DIRECTORY/entries/NAME              a manifest
 //! DIRECTORY/blobs/sha256/HEX          blobs, as in an OCI layout
+//! DIRECTORY/tmp/…                     what is on its way
 //! ```
 //!
 //! Files are written beside and renamed: other processes, and the next job after a kill, see whole ones only. Blobs are not
@@ -14,7 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
+
 use super::CacheError;
+use super::written::Documents;
 use crate::vocab::{Descriptor, Digest, Sha256};
 
 /// Larger files are no entries.
@@ -47,15 +51,37 @@ impl Directory {
         Ok(Some(bytes))
     }
 
-    pub(super) fn put_document(&self, name: &str, bytes: &[u8]) -> Result<(), CacheError> {
+    /// Writes a document; fails where a blob of it is not there.
+    pub(super) fn put_document(&self, name: &str, documents: &Documents) -> Result<(), CacheError> {
+        for layer in &documents.layers {
+            // Where times cannot be set, what is there is as good as it gets.
+            if !self.has_blob(layer) && !self.holds(layer) {
+                return Err(CacheError::Gone(layer.digest));
+            }
+        }
         let path = self.entry_path(name);
         let beside = self.beside()?;
-        fs::write(&beside, bytes).map_err(failed("write", &beside))?;
+        fs::write(&beside, &documents.manifest).map_err(failed("write", &beside))?;
         self.place(&beside, &path)
     }
 
+    /// Tells whether a blob is there, and sets its time: a document is about to name it. `false` where that cannot be done, too.
     pub(super) fn has_blob(&self, blob: &Descriptor) -> bool {
-        fs::metadata(self.blob_path(&blob.digest))
+        let path = self.blob_path(&blob.digest);
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let is_new = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        is_new && self.holds(blob)
+    }
+
+    fn holds(&self, blob: &Descriptor) -> bool {
+        fs::symlink_metadata(self.blob_path(&blob.digest))
             .is_ok_and(|metadata| metadata.is_file() && metadata.len() == blob.size)
     }
 

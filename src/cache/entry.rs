@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::written::Documents;
+use super::written::{self, Documents};
 use crate::image::{ImageConfig, Manifest, OCI_LAYER_GZIP, OCI_MANIFEST, parse_manifest};
 use crate::vocab::{
     CacheKey, Descriptor, DiffId, Digest, KeyComponent, LayerForm, LayerId, ResultId, Timestamp,
@@ -32,6 +32,9 @@ pub struct Entry {
     pub created: Timestamp,
     /// Bytes of the layer's files.
     pub size: u64,
+    /// When the document that it was read from was last of use to a build, as far as that is noted. `None` for one that was not read
+    /// from a document of its own.
+    pub used: Option<Timestamp>,
 }
 
 /// A layer as others can have it.
@@ -80,8 +83,8 @@ pub(super) fn nothing() -> (Descriptor, &'static [u8]) {
 }
 
 impl Entry {
-    /// Writes the entry; `None` if it is longer than registries take.
-    pub(super) fn documents(&self) -> Option<Documents> {
+    /// Writes the entry, of use `now`; `None` if it is longer than registries take.
+    pub(super) fn documents(&self, now: Timestamp) -> Option<Documents> {
         let forms = self.forms();
         let text = serde_json::to_string(&self.written(forms, None))
             .expect("texts and numbers are always JSON");
@@ -91,7 +94,7 @@ impl Entry {
             layers.push(nothing().0);
             diff_ids.push(DiffId(Digest::of(&[0; 1024])));
         }
-        Documents::of(ANNOTATION, text, &layers, &diff_ids)
+        Documents::of(ANNOTATION, text, &layers, &diff_ids, now)
     }
 
     fn written(&self, forms: &[PackedForm], at: Option<usize>) -> Written {
@@ -133,9 +136,11 @@ impl Entry {
         if Digest::from_hex(&written.key) != Some(key.0) {
             return Err("is another step's".to_owned());
         }
-        written
+        let mut entry = written
             .entry(*key, layers)
-            .ok_or_else(|| "has a record that contradicts itself".to_owned())
+            .ok_or_else(|| "has a record that contradicts itself".to_owned())?;
+        entry.used = Some(written::used(&document).unwrap_or(entry.created));
+        Ok(entry)
     }
 
     pub(super) fn forms(&self) -> &[PackedForm] {
@@ -222,6 +227,7 @@ impl Written {
             layer,
             created: Timestamp::parse(&self.created)?,
             size: self.size,
+            used: None,
         })
     }
 }

@@ -23,6 +23,16 @@ pub enum CacheError {
 }
 
 impl CacheError {
+    /// Tells whether a place refused a document because it misses blobs that this names.
+    pub(super) fn misses_blobs(&self) -> bool {
+        match self {
+            CacheError::Gone(_) => true,
+            CacheError::Registry(RegistryError::Status { said, .. }) => said.has("BLOB_UNKNOWN"),
+            CacheError::Registry(RegistryError::NotFound { .. }) => true,
+            CacheError::Registry(_) | CacheError::File { .. } => false,
+        }
+    }
+
     /// Returns what the user can do.
     pub fn hint(&self) -> Option<String> {
         match self {

@@ -21,6 +21,9 @@
 //! (result, inputs, times) is an annotation, so that a look-up is one request. An entry without layers is a record alone: it
 //! leads on to later keys, and is a miss as soon as files of it are needed.
 //!
+//! When an entry was last of use is the time of its file, in a directory. Registries keep no such time, so it is an annotation, which a build
+//! that may write to the place renews when it is a day old, after its work and never on the way of a look-up.
+//!
 //! Trust: whoever can write to a place can put any files into a step's result there. So the places that are read and those that
 //! are written are named apart; what a pull request may write, a release must not read.
 

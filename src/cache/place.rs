@@ -4,10 +4,10 @@ use std::io::Read;
 
 use super::directory::Directory;
 use super::entry::Entry;
-use super::written::Documents;
+use super::written::{Documents, used_at};
 use super::{CacheError, registry};
 use crate::registry::{Client, OpenAt};
-use crate::vocab::{CacheKey, CachePlace, CacheScope, Descriptor, Digest, ImageRef};
+use crate::vocab::{CacheKey, CachePlace, CacheScope, Descriptor, Digest, ImageRef, Timestamp};
 
 /// A place, and the part of it that one use has.
 #[derive(Clone, Debug)]
@@ -55,6 +55,15 @@ impl Place {
     /// Returns the part of the place that is used.
     pub fn scope(&self) -> &CacheScope {
         &self.scope
+    }
+
+    /// Tells whether blobs that are at one of two places are at the other one as well: scopes share them.
+    pub fn has_blobs_of(&self, other: &Place) -> bool {
+        match (self.repository(), other.repository()) {
+            (Some(one), Some(other)) => one.name() == other.name(),
+            (None, None) => self.name == other.name,
+            _ => false,
+        }
     }
 
     /// Returns a text that is equal for equal places, scope included.
@@ -121,7 +130,32 @@ impl Place {
     ) -> Result<(), CacheError> {
         match &self.kind {
             Kind::Registry(image) => registry::put_document(client, image, name, documents),
-            Kind::Directory(directory) => directory.put_document(name, &documents.manifest),
+            Kind::Directory(directory) => directory.put_document(name, documents),
+        }
+    }
+
+    /// Tells whether uses have to be noted in documents: a look-up leaves no trace there.
+    pub(super) fn wants_notes(&self) -> bool {
+        match &self.kind {
+            Kind::Registry(_) => true,
+            Kind::Directory(_) => false,
+        }
+    }
+
+    /// Writes a document that was just read, with another time of its last use.
+    pub(super) fn note_use(
+        &self,
+        client: &Client,
+        name: &str,
+        document: &[u8],
+        now: Timestamp,
+    ) -> Result<(), CacheError> {
+        let Some(document) = used_at(document, now) else {
+            return Ok(());
+        };
+        match &self.kind {
+            Kind::Registry(image) => registry::put_manifest(client, image, name, &document),
+            Kind::Directory(_) => Ok(()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a build gives to its shared caches, while it goes on.
 //!
 //! Records are noted as they come up, layers travel as soon as they are packed, on threads of their own; the rest goes when the
-//! build is done. What another machine published first stays: nothing that is whole is written over.
+//! build is done. What another machine published first stays: nothing that is whole is written over, but for the time of its last
+//! use, once a day.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
@@ -9,9 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::entry::{Entry, PackedForm, nothing};
+use super::written::is_stale;
 use super::{CacheError, Place};
 use crate::registry::Client;
-use crate::vocab::{CacheKey, Cancel, Descriptor, ImageRef, LayerId};
+use crate::vocab::{CacheKey, Cancel, Descriptor, ImageRef, LayerId, Timestamp};
 
 /// Layers that travel at the same time.
 const LAYERS_AT_ONCE: usize = 2;
@@ -46,6 +48,8 @@ pub struct Publisher {
 
 struct Inner {
     publications: Vec<Publication>,
+    /// When the build has its uses.
+    now: Timestamp,
     cancel: Cancel,
     state: Mutex<State>,
     changed: Condvar,
@@ -64,26 +68,35 @@ struct State {
     spoilt: BTreeSet<CacheKey>,
     /// Per place: what went wrong first. It is given nothing any more.
     failed: Vec<Option<CacheError>>,
+    /// Per place: whether it has refused to note a use. It is spared the next ones.
+    takes_no_notes: Vec<bool>,
     is_ending: bool,
 }
 
 struct Note {
     entry: Entry,
     /// Where the entry was found: it is there.
-    found_at: Option<String>,
+    found_at: Option<Place>,
 }
 
 impl Publisher {
-    /// Returns a publisher that has no thread yet. `takes_notes`: also where there is nobody to give to.
-    pub fn new(publications: Vec<Publication>, takes_notes: bool, cancel: &Cancel) -> Publisher {
+    /// Returns a publisher that has no thread yet, of a build that began `now`. `takes_notes`: also where there is nobody to give to.
+    pub fn new(
+        publications: Vec<Publication>,
+        takes_notes: bool,
+        now: Timestamp,
+        cancel: &Cancel,
+    ) -> Publisher {
         let state = State {
             failed: publications.iter().map(|_| None).collect(),
+            takes_no_notes: vec![false; publications.len()],
             ..State::default()
         };
         Publisher {
             takes_notes: takes_notes || !publications.is_empty(),
             inner: Arc::new(Inner {
                 publications,
+                now,
                 cancel: cancel.clone(),
                 state: Mutex::new(state),
                 changed: Condvar::new(),
@@ -105,7 +118,7 @@ impl Publisher {
         }
         let note = Note {
             entry,
-            found_at: found_at.map(Place::identity),
+            found_at: found_at.cloned(),
         };
         self.inner.state().notes.insert(note.entry.key, note);
     }
@@ -131,6 +144,7 @@ impl Publisher {
         for key in keys {
             state.notes.remove(key);
             state.spoilt.insert(*key);
+            state.done.retain(|(_, done)| done != key);
         }
     }
 
@@ -267,28 +281,67 @@ impl Inner {
                 return;
             }
             let place = &self.publications[at].place;
-            if found_at == Some(place.identity()) {
+            if let Some(found) = &found_at
+                && found.identity() == place.identity()
+            {
+                self.say_used(client, at, &entry);
                 self.state().done.insert((at, *key));
                 continue;
             }
-            if let Some(layer) = &mut entry.layer
-                && !forms.is_empty()
-            {
-                layer.forms = forms.iter().map(|form| form.form.clone()).collect();
+            if let Some(layer) = &mut entry.layer {
+                let has_files = found_at.is_some_and(|found| found.has_blobs_of(place));
+                if !forms.is_empty() {
+                    layer.forms = forms.iter().map(|form| form.form.clone()).collect();
+                } else if !has_files {
+                    layer.forms.clear();
+                }
             }
-            let mut state_after = match self.give(client, place, &entry, &forms, is_spoilt) {
+            let mut given = self.give(client, at, &entry, &forms, is_spoilt);
+            if forms.is_empty()
+                && let Some(layer) = &mut entry.layer
+                && !layer.forms.is_empty()
+                && given.as_ref().is_err_and(CacheError::misses_blobs)
+            {
+                // What another scope of the place has promised is gone.
+                layer.forms.clear();
+                given = self.give(client, at, &entry, &forms, is_spoilt);
+            }
+            let mut state = self.state();
+            match given {
                 Ok(()) => {
-                    let mut state = self.state();
                     state.done.insert((at, *key));
-                    state
                 }
                 Err(error) => {
-                    let mut state = self.state();
                     state.failed[at].get_or_insert(error);
-                    state
                 }
-            };
-            state_after.spoilt.remove(key);
+            }
+        }
+    }
+
+    /// Has an entry say that it was of use, where that was not said for a day.
+    fn say_used(&self, client: &Client, at: usize, entry: &Entry) {
+        let place = &self.publications[at].place;
+        let is_due = entry.used.is_some_and(|used| is_stale(used, self.now));
+        if !is_due || !place.wants_notes() || self.state().takes_no_notes[at] {
+            return;
+        }
+        // Another job may have written to it since it was looked up.
+        if let Ok(Some(bytes)) = place.document(client, &place.step(&entry.key)) {
+            self.note_use(client, at, &entry.key, &bytes);
+        }
+    }
+
+    /// Writes an entry that was just read again, with the time of this build. Whatever prevents that prevents no build.
+    fn note_use(&self, client: &Client, at: usize, key: &CacheKey, bytes: &[u8]) {
+        let place = &self.publications[at].place;
+        let there = Entry::parse(key, bytes).ok().and_then(|there| there.used);
+        let is_due = there.is_some_and(|used| is_stale(used, self.now));
+        if !is_due || !place.wants_notes() || self.state().takes_no_notes[at] {
+            return;
+        }
+        let noted = place.note_use(client, &place.step(key), bytes, self.now);
+        if noted.is_err() {
+            self.state().takes_no_notes[at] = true;
         }
     }
 
@@ -296,17 +349,19 @@ impl Inner {
     fn give(
         &self,
         client: &Client,
-        place: &Place,
+        at: usize,
         entry: &Entry,
         forms: &[ToPublish],
         is_spoilt: bool,
     ) -> Result<(), CacheError> {
-        let Some(documents) = entry.documents() else {
+        let place = &self.publications[at].place;
+        let Some(documents) = entry.documents(self.now) else {
             return Ok(());
         };
         if !is_spoilt && let Some(bytes) = place.document(client, &place.step(&entry.key))? {
             let there = Entry::parse(&entry.key, &bytes);
             if there.is_ok_and(|there| !there.forms().is_empty() || entry.forms().is_empty()) {
+                self.note_use(client, at, &entry.key, &bytes);
                 return Ok(());
             }
         }

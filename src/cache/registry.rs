@@ -88,7 +88,17 @@ pub(super) fn put_document(
         )))
     };
     client.push_blob(image, &documents.config, &open, &[], &|_| ())?;
-    client.push_manifest(&image.with_tag(name), OCI_MANIFEST, &documents.manifest)?;
+    put_manifest(client, image, name, &documents.manifest)
+}
+
+/// Writes a document whose blobs are all there.
+pub(super) fn put_manifest(
+    client: &Client,
+    image: &ImageRef,
+    name: &str,
+    document: &[u8],
+) -> Result<(), CacheError> {
+    client.push_manifest(&image.with_tag(name), OCI_MANIFEST, document)?;
     Ok(())
 }
 

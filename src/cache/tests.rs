@@ -16,6 +16,11 @@ const GZIP: LayerForm = LayerForm {
     clamp: None,
 };
 
+const NOW: Timestamp = Timestamp {
+    seconds: 1_795_300_000,
+    nanoseconds: 0,
+};
+
 fn key(name: &str) -> CacheKey {
     CacheKey(Digest::of(name.as_bytes()))
 }
@@ -48,6 +53,15 @@ fn entry(name: &str, forms: Option<Vec<PackedForm>>) -> Entry {
             nanoseconds: 500_000_000,
         },
         size: 7,
+        used: None,
+    }
+}
+
+/// The same as it is found.
+fn found(entry: Entry) -> Entry {
+    Entry {
+        used: Some(NOW),
+        ..entry
     }
 }
 
@@ -96,7 +110,7 @@ fn publish(place: &Place, entry: Entry, bytes: &'static [u8]) {
         place: place.clone(),
         ignore_error: false,
     }];
-    let publisher = Publisher::new(to, false, &Cancel::new());
+    let publisher = Publisher::new(to, false, NOW, &Cancel::new());
     let layer = LayerId(Digest::of(b"step"));
     publisher.note(entry, None);
     publisher.layer_ready(&client(), layer, vec![ready(&form(bytes, GZIP), bytes)]);
@@ -117,7 +131,7 @@ fn an_entry_is_an_ordinary_image_and_comes_back_as_it_was() {
         Some(vec![form(b"a", GZIP), form(b"b", clamped)]),
     ] {
         let entry = entry("step", forms);
-        let documents = entry.documents().unwrap();
+        let documents = entry.documents(NOW).unwrap();
         let Ok(Manifest::Image { config, layers }) = parse_manifest(&documents.manifest, None)
         else {
             panic!("it is an image");
@@ -126,14 +140,15 @@ fn an_entry_is_an_ordinary_image_and_comes_back_as_it_was() {
         assert!(!layers.is_empty(), "some registries want layers");
         let config = parse_config(&documents.config_bytes).unwrap();
         assert_eq!(config.rootfs.diff_ids.len(), layers.len());
-        assert_eq!(Entry::parse(&entry.key, &documents.manifest), Ok(entry));
+        let parsed = Entry::parse(&entry.key, &documents.manifest);
+        assert_eq!(parsed, Ok(found(entry)));
     }
 }
 
 #[test]
 fn what_is_no_entry_of_the_key_is_refused() {
     let documents = entry("step", Some(vec![form(b"a", GZIP)]))
-        .documents()
+        .documents(NOW)
         .unwrap();
     let text = String::from_utf8(documents.manifest).unwrap();
     let check = |key: CacheKey, text: &str, expected: &str| {
@@ -160,7 +175,7 @@ fn what_is_no_entry_of_the_key_is_refused() {
 fn a_step_with_endless_inputs_is_not_shared() {
     let mut entry = entry("step", None);
     entry.components[0].value = "x".repeat(4 << 20);
-    assert!(entry.documents().is_none());
+    assert!(entry.documents(NOW).is_none());
 }
 
 #[test]
@@ -191,8 +206,9 @@ fn what_was_published_is_found_with_the_same_inputs_only() {
         let found = shared.look_up(&client(), &key("step"), components);
         found.map(|(entry, _)| entry)
     };
-    let found = look_up(place.clone(), &components("step")).unwrap();
-    assert_eq!(found, entry("step", Some(vec![form(b"bytes", GZIP)])));
+    let hit = look_up(place.clone(), &components("step")).unwrap();
+    let expected = entry("step", Some(vec![form(b"bytes", GZIP)]));
+    assert_eq!(hit, found(expected));
     assert_eq!(
         look_up(directory(&temp, "other"), &components("step")),
         None
@@ -223,7 +239,7 @@ fn what_another_published_first_stays_unless_it_is_a_record_alone_or_spoilt() {
             place: place.clone(),
             ignore_error: false,
         }];
-        let publisher = Publisher::new(to, false, &Cancel::new());
+        let publisher = Publisher::new(to, false, NOW, &Cancel::new());
         if replace {
             publisher.replace(&[entry.key]);
         }
@@ -295,4 +311,78 @@ fn nothing_is_read_through_links_or_waited_for() {
     place
         .document(&client(), &place.step(&key("step")))
         .unwrap_err();
+}
+
+#[test]
+fn what_is_spoilt_is_replaced_at_every_place() {
+    let temps = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let places = temps.each_ref().map(|temp| directory(temp, "main"));
+    for place in &places {
+        publish(place, entry("step", Some(Vec::new())), b"bytes");
+    }
+    let to = places.iter().map(|place| Publication {
+        place: place.clone(),
+        ignore_error: false,
+    });
+    let publisher = Publisher::new(to.collect(), false, NOW, &Cancel::new());
+    let other = Entry {
+        result: ResultId(Digest::of(b"other")),
+        ..entry("step", Some(Vec::new()))
+    };
+    publisher.replace(&[other.key]);
+    publisher.note(other.clone(), None);
+    assert!(publisher.finish(&client()).is_empty());
+    let read = |place: &Place| {
+        let bytes = place.document(&client(), &place.step(&key("step")));
+        Entry::parse(&key("step"), &bytes.unwrap().unwrap()).unwrap()
+    };
+    for place in &places {
+        assert_eq!(read(place).result, other.result);
+    }
+    // Also where it was given already.
+    let last = Entry {
+        result: ResultId(Digest::of(b"last")),
+        ..other
+    };
+    publisher.replace(&[last.key]);
+    publisher.note(last.clone(), None);
+    assert!(publisher.finish(&client()).is_empty());
+    for place in &places {
+        assert_eq!(read(place).result, last.result);
+    }
+}
+
+#[test]
+fn a_layer_that_is_not_given_is_not_promised() {
+    let temps = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, second] = temps.each_ref().map(|temp| directory(temp, "main"));
+    let other_scope = directory(&temps[0], "other");
+    publish(&first, entry("step", Some(Vec::new())), b"bytes");
+    let forms = |place: &Place| {
+        let bytes = place.document(&client(), &place.step(&key("step")));
+        let there = Entry::parse(&key("step"), &bytes.unwrap().unwrap());
+        there.unwrap().forms().len()
+    };
+    let give = |place: &Place| {
+        let warnings = Warnings::default();
+        let shared = Shared::new(vec![first.clone()], &warnings, &Cancel::new());
+        let found = shared.look_up(&client(), &key("step"), &components("step"));
+        let (entry, found_at) = found.unwrap();
+        let to = vec![Publication {
+            place: place.clone(),
+            ignore_error: false,
+        }];
+        let publisher = Publisher::new(to, false, NOW, &Cancel::new());
+        publisher.note(entry, Some(found_at));
+        assert!(publisher.finish(&client()).is_empty());
+    };
+    give(&second);
+    assert_eq!(forms(&second), 0);
+    // Blobs belong to all scopes.
+    give(&other_scope);
+    assert_eq!(forms(&other_scope), 1);
+    std::fs::remove_dir_all(temps[0].path().join("cache/blobs")).unwrap();
+    let third = directory(&temps[0], "third");
+    give(&third);
+    assert_eq!(forms(&third), 0);
 }

@@ -22,6 +22,7 @@ use super::below::Below;
 use super::root::Root;
 use super::shared::Caches;
 use super::slots::Slots;
+use super::steps::now;
 use super::travel::Travel;
 use super::{Credentials, Means};
 
@@ -103,6 +104,7 @@ impl<'a> Machine<'a> {
             publisher: Publisher::new(
                 std::mem::take(&mut setup.caches.to),
                 setup.caches.inline,
+                now(),
                 cancel,
             ),
             ahead: Ahead::new(std::mem::take(&mut setup.destinations), cancel),

@@ -87,6 +87,7 @@ impl Machine<'_> {
             }),
             created: record.created,
             size: record.size,
+            used: None,
         };
         self.publisher.note(entry, None);
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cuts::Target;
 use super::index::Index;
-use crate::cache::written::Documents;
+use crate::cache::written::{self, Documents};
 use crate::image::{Manifest, OCI_LAYER_ZSTD, OCI_MANIFEST, parse_manifest};
 use crate::vocab::{Descriptor, DiffId, Digest, Timestamp};
 
@@ -28,6 +28,8 @@ pub struct Version {
     /// Of what the files are and hold.
     pub bytes: u64,
     pub saved: Timestamp,
+    /// When it was last of use to a build, as far as that is noted.
+    pub used: Timestamp,
     pub(super) target: Target,
     pub(super) index: Descriptor,
 }
@@ -70,11 +72,14 @@ impl Version {
         layers.extend(index.packs.iter().map(|pack| pack.descriptor()));
         // Nobody unpacks them as layers; a config has as many diff IDs as there are layers.
         let diff_ids: Vec<DiffId> = layers.iter().map(|layer| DiffId(layer.digest)).collect();
-        Documents::of(ANNOTATION, text, &layers, &diff_ids)
+        Documents::of(ANNOTATION, text, &layers, &diff_ids, self.used)
     }
 
-    /// Reads a document that was found under a name. The error fits after "the saved cache mount".
-    pub(super) fn parse(name: &MountName, manifest: &[u8]) -> Result<Version, String> {
+    /// Reads a document that was found under the name of a mount with this key. The error fits after "the saved cache mount".
+    pub(in crate::cache) fn parse(
+        key: &Digest,
+        manifest: &[u8],
+    ) -> Result<(MountName, Version), String> {
         let parsed = parse_manifest(manifest, Some(OCI_MANIFEST));
         let Manifest::Image { layers, .. } = parsed.map_err(|error| format!("is torn: {error}"))?
         else {
@@ -85,18 +90,27 @@ impl Version {
         let text = text.ok_or("has no description, or one of another version")?;
         let written: Written =
             serde_json::from_str(text).map_err(|_| "has a description that is not understood")?;
-        if Digest::from_hex(&written.key) != Some(name.key) {
+        if Digest::from_hex(&written.key) != Some(*key) {
             return Err("is another mount's".to_owned());
         }
+        let name = MountName {
+            key: *key,
+            id: written.id,
+        };
         let version = || {
+            let saved = Timestamp::parse(&written.saved)?;
             Some(Version {
                 identity: Digest::from_hex(&written.identity)?,
                 bytes: written.bytes,
-                saved: Timestamp::parse(&written.saved)?,
+                saved,
+                used: written::used(&document).unwrap_or(saved),
                 target: Target::from_power(written.power)?,
                 index: layers.into_iter().next()?,
             })
         };
-        version().ok_or_else(|| "has a description that contradicts itself".to_owned())
+        let version = version();
+        version
+            .map(|version| (name, version))
+            .ok_or_else(|| "has a description that contradicts itself".to_owned())
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 
 use crate::cache::CacheError;
-use crate::registry::RegistryError;
 use crate::vocab::Digest;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,14 +41,10 @@ impl MountError {
         }
     }
 
-    /// Tells whether a registry misses blobs that a document names.
+    /// Tells whether a place misses blobs that a document names.
     pub fn misses_blobs(&self) -> bool {
         match self {
-            MountError::Place(CacheError::Registry(error)) => match error {
-                RegistryError::Status { said, .. } => said.has("BLOB_UNKNOWN"),
-                RegistryError::NotFound { .. } => true,
-                _ => false,
-            },
+            MountError::Place(error) => error.misses_blobs(),
             _ => false,
         }
     }

@@ -30,5 +30,5 @@ pub use chunks::{Outline, PackError, Packed, Streams};
 pub use document::{MountName, Version};
 pub use error::MountError;
 pub use index::Index;
-pub use restore::{look_up, restore};
+pub use restore::{look_up, note_use, restore};
 pub use save::{Saved, save};

@@ -17,9 +17,10 @@ use super::chunks::places;
 use super::document::{MountName, Version};
 use super::error::MountError;
 use super::index::{Chunk, Index, MOST_INDEX, Pack, decompressed};
-use crate::cache::Place;
+use crate::cache::written::is_stale;
+use crate::cache::{CacheError, Place};
 use crate::registry::Client;
-use crate::vocab::{Cancel, Descriptor};
+use crate::vocab::{Cancel, Descriptor, Timestamp};
 
 /// Packs that are fetched at the same time. Each holds its blob in memory.
 const AT_ONCE: usize = 4;
@@ -33,8 +34,32 @@ pub fn look_up(
     let Some(bytes) = place.document(client, &place.mount(&name.key))? else {
         return Ok(None);
     };
-    let version = Version::parse(name, &bytes).map_err(MountError::Document)?;
+    let (_, version) = Version::parse(&name.key, &bytes).map_err(MountError::Document)?;
     Ok(Some(version))
+}
+
+/// Notes at a place that a mount, found there as this version, is of use. At most once a day something is sent.
+pub fn note_use(
+    client: &Client,
+    place: &Place,
+    name: &MountName,
+    version: &Version,
+    now: Timestamp,
+) -> Result<(), CacheError> {
+    if !place.wants_notes() || !is_stale(version.used, now) {
+        return Ok(());
+    }
+    let document = place.mount(&name.key);
+    let Some(bytes) = place.document(client, &document)? else {
+        return Ok(());
+    };
+    // Another job may have saved since, or noted the same.
+    match Version::parse(&name.key, &bytes) {
+        Ok((_, there)) if is_stale(there.used, now) => {
+            place.note_use(client, &document, &bytes, now)
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 impl Version {

@@ -51,6 +51,7 @@ pub fn save(
         identity: outline.identity(),
         bytes: outline.bytes(),
         saved: now,
+        used: now,
         target: outline.target,
         index: document::blob(Digest::of(&index_blob), index_blob.len() as u64),
     };

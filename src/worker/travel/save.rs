@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::cache::mounts::{
-    Index, MountError, Outline, PackError, Packed, Streams, Version, look_up, save,
+    Index, MountError, Outline, PackError, Packed, Streams, Version, look_up, note_use, save,
 };
 use crate::registry::{Client, RegistryError};
 use crate::rootfs::{Owners, Piece, RootfsError, SharedOwners, read_cache, tree_size};
@@ -98,6 +98,10 @@ impl Machine<'_> {
         };
         if previous.is_some_and(|previous| previous.identity == outline.identity()) {
             self.tell(vertex, format!("{}: unchanged\n", shown(&name.id)));
+            if let Some(own) = &own {
+                // For who prunes. A place that does not take it has what was saved all the same.
+                drop(note_use(client, &to.place, name, own, now()));
+            }
             return Ok(());
         }
         let index = match (own, origin) {
