@@ -8,6 +8,20 @@
 //!
 //! Files are written beside and renamed: other processes, and the next job after a kill, see whole ones only. Blobs are not
 //! believed when they are read; their digests are checked.
+//!
+//! # Removing while others write
+//!
+//! Nobody locks: machines may share the directory whose locks do not reach each other. Instead the time of a blob says when somebody
+//! last meant to name it in a document:
+//!
+//! - Whoever publishes sets the times of all blobs of a document, those that are there already as well, and then writes the document.
+//!   A blob whose time cannot be set is brought anew.
+//! - Whoever prunes reads the file system's clock, then the documents, then the times of blobs that none of them names, and removes those
+//!   that were old by that clock ([`prune`](super::upkeep::prune)).
+//!
+//! A document that was written too late to be seen has blobs whose times were set shortly before, and shortly is less than the grace
+//! time. A blob goes in two moves, because its time may be set after it was looked at: it is moved to where no publisher finds it,
+//! looked at again, and brought back if it is new. Who sets a time looks afterwards whether the blob is there.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,8 +32,9 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 
 use super::CacheError;
+use super::folder::{Folder, Found};
 use super::written::Documents;
-use crate::vocab::{Descriptor, Digest, Sha256};
+use crate::vocab::{Descriptor, Digest, Sha256, Timestamp};
 
 /// Larger files are no entries.
 const MOST_ENTRY: u64 = 8 << 20;
@@ -124,6 +139,95 @@ impl Directory {
         }
     }
 
+    /// Returns all documents by their names.
+    pub(super) fn documents(&self) -> Result<Vec<Found>, CacheError> {
+        match Folder::open(&self.path, &["entries"])? {
+            Some(entries) => entries.files(),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Removes a document; `false` if it stays because it has changed since it was seen.
+    pub(super) fn remove_document(&self, seen: &Found) -> Result<bool, CacheError> {
+        let Some(entries) = Folder::open(&self.path, &["entries"])? else {
+            return Ok(true);
+        };
+        match entries.find(&seen.name)? {
+            Some(there) if there != *seen => Ok(false),
+            Some(_) | None => entries.remove(&seen.name).map(|_| true),
+        }
+    }
+
+    /// Returns all blobs; the name of each is its digest in hex.
+    pub(super) fn blobs(&self) -> Result<Vec<Found>, CacheError> {
+        let Some(blobs) = Folder::open(&self.path, &["blobs", "sha256"])? else {
+            return Ok(Vec::new());
+        };
+        let mut found = blobs.files()?;
+        found.retain(|file| is_digest(&file.name));
+        Ok(found)
+    }
+
+    /// Removes a blob that no document names, unless somebody has set its time since `before`.
+    pub(super) fn remove_blob(&self, name: &str, before: Timestamp) -> Result<bool, CacheError> {
+        // Makes the folder where there is none.
+        let hidden = self.beside()?;
+        let hidden = hidden.file_name().and_then(|name| name.to_str());
+        let hidden = hidden.expect("its name is made of numbers");
+        let (Some(blobs), Some(out)) = (
+            Folder::open(&self.path, &["blobs", "sha256"])?,
+            Folder::open(&self.path, &["tmp"])?,
+        ) else {
+            return Ok(false);
+        };
+        if !is_digest(name) || !blobs.rename(name, &out, hidden)? {
+            return Ok(false);
+        }
+        let is_old = out.find(hidden)?.is_some_and(|file| file.changed < before);
+        if !is_old {
+            // Somebody may have brought it anew: then there are two of the same.
+            out.rename(hidden, &blobs, name)?;
+            return Ok(false);
+        }
+        out.remove(hidden)
+    }
+
+    /// Returns what was on its way at some time before `before` and never came there.
+    pub(super) fn leftovers(&self, before: Timestamp) -> Result<Vec<Found>, CacheError> {
+        let Some(out) = Folder::open(&self.path, &["tmp"])? else {
+            return Ok(Vec::new());
+        };
+        let mut found = out.files()?;
+        found.retain(|file| file.changed < before && is_beside(&file.name));
+        Ok(found)
+    }
+
+    pub(super) fn remove_leftover(&self, seen: &Found) -> Result<bool, CacheError> {
+        match Folder::open(&self.path, &["tmp"])? {
+            Some(out) if out.find(&seen.name)?.as_ref() == Some(seen) => out.remove(&seen.name),
+            _ => Ok(false),
+        }
+    }
+
+    /// Returns the time by the clock that files get theirs from: that of another machine, it may be. `None` where there is no cache.
+    pub(super) fn now(&self) -> Result<Option<Timestamp>, CacheError> {
+        if Folder::open(&self.path, &["entries"])?.is_none()
+            && Folder::open(&self.path, &["blobs", "sha256"])?.is_none()
+        {
+            return Ok(None);
+        }
+        let path = self.beside()?;
+        File::create_new(&path).map_err(failed("write", &path))?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.expect("its name is made of numbers");
+        let out = Folder::open(&self.path, &["tmp"])?;
+        let found = out.as_ref().map(|out| out.find(name)).transpose()?;
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        let found = found.flatten().ok_or(io::ErrorKind::NotFound);
+        let found = found.map_err(|kind| failed("read", &path)(kind.into()))?;
+        Ok(Some(found.changed))
+    }
+
     fn entry_path(&self, name: &str) -> PathBuf {
         self.path.join("entries").join(name)
     }
@@ -153,6 +257,18 @@ impl Directory {
         fs::create_dir_all(directory).map_err(failed("make", directory))?;
         fs::rename(beside, path).map_err(failed("write", path))
     }
+}
+
+/// Tells whether a name is a blob's.
+fn is_digest(name: &str) -> bool {
+    Digest::from_hex(name).is_some_and(|digest| digest.hex() == name)
+}
+
+/// Tells whether a name is of the kind that [`beside`](Directory::beside) makes.
+fn is_beside(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('-').collect();
+    let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    parts.len() == 3 && parts.iter().all(is_number)
 }
 
 /// Opens a regular file; `None` if there is nothing.

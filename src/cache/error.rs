@@ -17,6 +17,9 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
+    /// A document that may name blobs: none can be removed.
+    #[error("what `{name}` needs is not known: it {why}")]
+    Unreadable { name: String, why: String },
     /// A layer that an entry promised, or one of this machine's own.
     #[error("blob {0} is gone")]
     Gone(Digest),
@@ -29,7 +32,17 @@ impl CacheError {
             CacheError::Gone(_) => true,
             CacheError::Registry(RegistryError::Status { said, .. }) => said.has("BLOB_UNKNOWN"),
             CacheError::Registry(RegistryError::NotFound { .. }) => true,
-            CacheError::Registry(_) | CacheError::File { .. } => false,
+            CacheError::Registry(_) | CacheError::File { .. } | CacheError::Unreadable { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Returns what happened, without the place.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            CacheError::File { source, .. } => source.to_string(),
+            other => other.to_string(),
         }
     }
 
@@ -37,6 +50,9 @@ impl CacheError {
     pub fn hint(&self) -> Option<String> {
         match self {
             CacheError::Registry(error) => error.hint(),
+            CacheError::Unreadable { .. } => {
+                Some("blobs were left alone; remove the document if it is of no use".to_owned())
+            }
             CacheError::File { .. } | CacheError::Gone(_) => None,
         }
     }

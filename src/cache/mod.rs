@@ -12,6 +12,7 @@
 //!        └─ directory  entries/SCOPE-step-KEY, blobs/sha256/HEX
 //! entry ── the document of one step: an image manifest (written)
 //! mounts ── what cache mounts hold: SCOPE-mount-KEY
+//! upkeep ── what lies at a place, and removing it
 //! ```
 //!
 //! # Entries
@@ -30,6 +31,7 @@
 mod directory;
 mod entry;
 mod error;
+mod folder;
 pub mod mounts;
 mod place;
 mod publish;
@@ -37,6 +39,8 @@ mod registry;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod turns;
+pub mod upkeep;
 mod written;
 
 pub use entry::{Entry, EntryLayer, PackedForm, put_records};

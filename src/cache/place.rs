@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::directory::Directory;
 use super::entry::Entry;
+use super::folder::Found;
 use super::written::{Documents, used_at};
 use super::{CacheError, registry};
 use crate::registry::{Client, OpenAt};
@@ -196,5 +197,165 @@ impl Place {
                 directory.put_blob(blob, &mut reader)
             }
         }
+    }
+}
+
+/// What lies at a place, for those who look after it.
+impl Place {
+    /// Returns the names of everything that is where documents are, in whatever scope.
+    pub(super) fn documents(&self, client: &Client) -> Result<Vec<Named>, CacheError> {
+        match &self.kind {
+            Kind::Registry(image) => registry::documents(client, image),
+            Kind::Directory(directory) => {
+                let found = directory.documents()?.into_iter();
+                Ok(found.map(Named::from).collect())
+            }
+        }
+    }
+
+    /// Reads a document without its being a use of it. The inner error says why it cannot be read, where others may well be.
+    pub(super) fn look_at(
+        &self,
+        client: &Client,
+        name: &str,
+    ) -> Result<Result<Option<Vec<u8>>, String>, CacheError> {
+        match &self.kind {
+            Kind::Registry(image) => registry::look_at(client, image, name),
+            Kind::Directory(directory) => Ok(directory
+                .document(name)
+                .map_err(|error| format!("cannot be read: {}", error.cause()))),
+        }
+    }
+
+    /// Removes documents, each with its digest. `staying` are the other ones.
+    pub(super) fn remove_documents(
+        &self,
+        client: &Client,
+        going: &[(&Named, Digest)],
+        staying: &[(&Named, Digest)],
+    ) -> Removal {
+        match &self.kind {
+            Kind::Registry(image) => registry::remove(client, image, going, staying),
+            Kind::Directory(directory) => Removal::one_by_one(going, |named| {
+                directory.remove_document(&Found {
+                    name: named.name.clone(),
+                    size: named.size,
+                    changed: named.changed.unwrap_or_default(),
+                })
+            }),
+        }
+    }
+
+    /// Tells whether blobs that no document names stay until somebody removes them; a registry sees to that itself.
+    pub(super) fn leaves_blobs(&self) -> bool {
+        match &self.kind {
+            Kind::Registry(_) => false,
+            Kind::Directory(_) => true,
+        }
+    }
+
+    /// Returns all blobs, where the place [leaves](Place::leaves_blobs) them; the name of each is its digest in hex.
+    pub(super) fn blobs(&self) -> Result<Vec<Named>, CacheError> {
+        match &self.kind {
+            Kind::Registry(_) => Ok(Vec::new()),
+            Kind::Directory(directory) => {
+                let found = directory.blobs()?.into_iter();
+                Ok(found.map(Named::from).collect())
+            }
+        }
+    }
+
+    /// Removes a blob that no document names, unless somebody has meant to name it since `before`.
+    pub(super) fn remove_blob(&self, blob: &Named, before: Timestamp) -> Result<bool, CacheError> {
+        match &self.kind {
+            Kind::Registry(_) => Ok(false),
+            Kind::Directory(directory) => directory.remove_blob(&blob.name, before),
+        }
+    }
+
+    /// Returns what was on its way at some time before `before` and never came there.
+    pub(super) fn leftovers(&self, before: Timestamp) -> Result<Vec<Named>, CacheError> {
+        match &self.kind {
+            Kind::Registry(_) => Ok(Vec::new()),
+            Kind::Directory(directory) => {
+                let found = directory.leftovers(before)?.into_iter();
+                Ok(found.map(Named::from).collect())
+            }
+        }
+    }
+
+    pub(super) fn remove_leftover(&self, leftover: &Named) -> Result<bool, CacheError> {
+        match &self.kind {
+            Kind::Registry(_) => Ok(false),
+            Kind::Directory(directory) => directory.remove_leftover(&Found {
+                name: leftover.name.clone(),
+                size: leftover.size,
+                changed: leftover.changed.unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// Returns the time by the clock that the place's own times come from, where that may be another one than `here`. May write to a
+    /// place that was written to before.
+    pub(super) fn clock(&self, here: Timestamp) -> Result<Timestamp, CacheError> {
+        match &self.kind {
+            Kind::Registry(_) => Ok(here),
+            Kind::Directory(directory) => Ok(directory.now()?.unwrap_or(here)),
+        }
+    }
+}
+
+/// Something at a place, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) name: String,
+    /// 0 where the place does not tell.
+    pub(super) size: u64,
+    /// When it was written, or last of use; `None` where the place does not tell.
+    pub(super) changed: Option<Timestamp>,
+}
+
+impl From<Found> for Named {
+    fn from(found: Found) -> Named {
+        Named {
+            name: found.name,
+            size: found.size,
+            changed: Some(found.changed),
+        }
+    }
+}
+
+/// What came of removing documents.
+#[derive(Debug, Default)]
+pub(super) struct Removal {
+    /// Names that are there no more.
+    pub(super) gone: Vec<String>,
+    /// Names that stay, and why, in words that fit after "stays: ".
+    pub(super) left: Vec<(String, String)>,
+    /// Why nothing more was removed.
+    pub(super) failure: Option<CacheError>,
+}
+
+impl Removal {
+    /// Removes one after the other. What has changed meanwhile stays.
+    pub(super) fn one_by_one(
+        going: &[(&Named, Digest)],
+        remove: impl Fn(&Named) -> Result<bool, CacheError>,
+    ) -> Removal {
+        let mut removal = Removal::default();
+        for (named, _) in going {
+            match remove(named) {
+                Ok(true) => removal.gone.push(named.name.clone()),
+                Ok(false) => {
+                    let why = "it was written to or used meanwhile".to_owned();
+                    removal.left.push((named.name.clone(), why));
+                }
+                Err(error) => {
+                    removal.failure = Some(error);
+                    break;
+                }
+            }
+        }
+        removal
     }
 }

@@ -10,6 +10,8 @@ use crate::vocab::{Descriptor, DiffId, Timestamp};
 
 /// Registries refuse manifests beyond 4 MiB; what is longer (the inputs of a step, with a heredoc of megabytes) is not shared.
 const MOST_BYTES: usize = 3 << 20;
+/// What all annotations of the cache begin with.
+const OURS: &str = "builder.cache.";
 /// Where the time of the last use is among the annotations. The number is the format's.
 const USED: &str = "builder.cache.used.v1";
 /// A use is noted again after so many seconds.
@@ -71,6 +73,13 @@ pub(super) fn used_at(document: &[u8], now: Timestamp) -> Option<Vec<u8>> {
 /// Tells whether a use has to be noted, after one that was noted at `used`. A time of tomorrow is a wrong one.
 pub(super) fn is_stale(used: Timestamp, now: Timestamp) -> bool {
     now.seconds.abs_diff(used.seconds) >= DAY
+}
+
+/// Tells whether a document is a manifest that some version of this program wrote for a cache.
+pub(super) fn is_ours(document: &[u8]) -> bool {
+    let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    let annotations = document["annotations"].as_object();
+    annotations.is_some_and(|annotations| annotations.keys().any(|name| name.starts_with(OURS)))
 }
 
 /// Whole seconds do.
