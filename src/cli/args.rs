@@ -561,8 +561,11 @@ pub(super) struct Prune {
     #[arg(long, value_name = "DURATION")]
     pub(super) older_than: Option<String>,
     /// Remove the least recently used until this much is left, such as 10g
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", visible_alias = "max-size")]
     pub(super) keep: Option<String>,
+    /// Keep the N most recently used steps and cache mounts, whatever the other flags say; alone, all others go
+    #[arg(long, value_name = "N")]
+    pub(super) keep_last: Option<usize>,
     /// Remove unpacked layers that are there as blobs too; steps that need them unpack them again
     #[arg(long)]
     pub(super) trees: bool,

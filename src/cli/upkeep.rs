@@ -26,6 +26,7 @@ pub(super) fn prune(global: &Global, args: &Prune) -> Result<(), Failure> {
             .as_deref()
             .map(|text| bytes("--keep", text))
             .transpose()?,
+        keep_last: args.keep_last,
         trees: args.trees,
         dry_run: args.dry_run,
     };

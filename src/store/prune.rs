@@ -26,6 +26,9 @@ pub struct PruneOptions {
     pub older_than: Option<Duration>,
     /// The least recently used records and cache mounts, until what is left of the store is not larger. With `all`, only those.
     pub keep_bytes: Option<u64>,
+    /// The records and cache mounts that were used last, so many, stay whatever the other fields say; where these say nothing of age and
+    /// size, all others go.
+    pub keep_last: Option<usize>,
     /// Also the unpacked trees of layers that can be unpacked again from blobs that stay.
     pub trees: bool,
     /// Only tell.
@@ -211,14 +214,14 @@ impl Store {
                 || packed_layers.contains(id)
                 || self.has_layer_below(id)
         };
-        for kept in kept(inventory, options, cutoff, &can_be_had) {
+        for (kept, is_spared) in kept(inventory, options, cutoff, &can_be_had) {
             let checkpoint = marks.checkpoint();
             match kept {
                 Kept::Record(key) => marks.record(&key)?,
                 Kept::Mount(copy) => others = others.saturating_add(copy.bytes),
             }
             let left = marks.bytes().saturating_add(others);
-            if options.keep_bytes.is_some_and(|keep| left > keep) {
+            if !is_spared && options.keep_bytes.is_some_and(|keep| left > keep) {
                 // This one and all that were used less recently.
                 marks.take_back(checkpoint);
                 if let Kept::Mount(copy) = kept {
@@ -424,17 +427,17 @@ enum Kept<'a> {
 }
 
 /// Returns the records and cache mounts that the options spare, records only if they can still hit; the most recently used
-/// first.
+/// first, and of each whether it stays in any case.
 fn kept<'a>(
     inventory: &'a Inventory,
     options: &PruneOptions,
     cutoff: Option<SystemTime>,
     can_be_had: &dyn Fn(&LayerId) -> bool,
-) -> Vec<Kept<'a>> {
+) -> Vec<(Kept<'a>, bool)> {
     let spares = |used: SystemTime| match (cutoff, options.keep_bytes) {
         (Some(cutoff), _) => used >= cutoff,
         (None, Some(_)) => true,
-        (None, None) => !options.all,
+        (None, None) => !options.all && options.keep_last.is_none(),
     };
     let records = inventory
         .records
@@ -446,14 +449,19 @@ fn kept<'a>(
         .map(|(key, found)| (found.file.used, &found.file.path, Kept::Record(*key)));
     let mounts = inventory.mounts.iter();
     let mounts = mounts.map(|copy| (copy.used, &copy.path, Kept::Mount(copy)));
-    let mut kept: Vec<_> = records
-        .chain(mounts)
-        .filter(|(used, ..)| spares(*used))
-        .collect();
+    let mut kept: Vec<_> = records.chain(mounts).collect();
     kept.sort_by(|(a_used, a_path, _), (b_used, b_path, _)| {
         b_used.cmp(a_used).then_with(|| a_path.cmp(b_path))
     });
-    kept.into_iter().map(|(.., kept)| kept).collect()
+    let numbered = kept.into_iter().enumerate();
+    let numbered = numbered.map(|(at, (used, _, kept))| {
+        let is_last = options.keep_last.is_some_and(|count| at < count);
+        (kept, is_last, is_last || spares(used))
+    });
+    numbered
+        .filter(|(.., stays)| *stays)
+        .map(|(kept, is_last, _)| (kept, is_last))
+        .collect()
 }
 
 #[cfg(test)]
@@ -568,6 +576,31 @@ mod tests {
         check(&store, older_than(20), &steps(true));
         check(&store, older_than(5), &steps(false));
         check(&store, all(), &[("a", false)]);
+    }
+
+    #[test]
+    fn the_last_used_stay_whatever_else_is_said() {
+        let keep_last = |count| PruneOptions {
+            keep_last: Some(count),
+            ..PruneOptions::default()
+        };
+        let (_dir, store) = store();
+        for (name, days) in [("a", 1), ("b", 20), ("c", 10), ("d", 30)] {
+            make_step(&store, name, days);
+        }
+        let steps = |b, c, d| [("a", true), ("b", b), ("c", c), ("d", d)];
+        check(&store, keep_last(4), &steps(true, true, true));
+        let old = PruneOptions {
+            older_than: Some(DAY * 15),
+            ..keep_last(3)
+        };
+        check(&store, old, &steps(true, true, false));
+        let large = PruneOptions {
+            keep_bytes: Some(0),
+            ..keep_last(2)
+        };
+        check(&store, large, &steps(false, true, false));
+        check(&store, keep_last(1), &steps(false, false, false));
     }
 
     #[test]
