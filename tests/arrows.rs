@@ -53,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ui",
             "store",
             "registry",
+            "cache",
             "image",
             "export",
             "sandbox",

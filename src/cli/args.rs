@@ -110,6 +110,9 @@ pub(super) enum Command {
     Prune(Prune),
     /// Show what takes the space
     Du(Du),
+    /// What is in a cache, of this machine or one that machines share, and pruning it
+    #[command(subcommand)]
+    Cache(super::cache_command::Command),
     /// Say what this environment allows: how steps are run, and what a better way would need
     Doctor(Doctor),
     /// Keep credentials for a registry

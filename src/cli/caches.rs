@@ -103,6 +103,37 @@ fn registry(text: &str) -> Result<Named, Failure> {
     Ok((CachePlace::Registry { image }, scope))
 }
 
+/// A place to look after, and the scope of it that is meant; all of them where none is named.
+pub(super) struct Kept {
+    pub(super) place: CachePlace,
+    pub(super) scope: Option<CacheScope>,
+}
+
+/// Reads a place as `--cache`, `--cache-from` or `--cache-to` name it; `None` for one that lies in images alone. `flag` is where it stands.
+pub(super) fn kept(flag: &str, text: &str, job: &JobScope) -> Result<Option<Kept>, Failure> {
+    if !text.contains('=') {
+        let (place, scope) = short(text)?;
+        return Ok(Some(Kept { place, scope }));
+    }
+    // No user's text makes this scope, so it is there only where none was named.
+    let unnamed = alone(CacheScope::new("\0"));
+    let is_auto = text.split(',').any(|field| field == "scope=auto");
+    let default = if is_auto { job } else { &unnamed };
+    let (place, scope) = match (cache_to(text, default), cache_from(text, default)) {
+        (Ok(CacheTo::Inline), _) => return Ok(None),
+        (Ok(CacheTo::Place { place, scope, .. }), _) => (place, scope),
+        (Err(_), Ok(CacheFrom { place, scope, .. })) => (place, scope),
+        (Err(_), Err(mut failure)) => {
+            for diagnostic in &mut failure.diagnostics {
+                diagnostic.message = diagnostic.message.replacen("--cache-from", flag, 1);
+            }
+            return Err(failure);
+        }
+    };
+    let scope = (scope != unnamed.own).then_some(scope);
+    Ok(Some(Kept { place, scope }))
+}
+
 fn cache_from(text: &str, job: &JobScope) -> Result<CacheFrom, Failure> {
     if !text.contains('=') {
         return Ok(read(short(text)?, job));
@@ -266,6 +297,37 @@ mod tests {
         check("./b", "directory ./b cache");
         check("dir:b", "directory b cache");
         check("app", "registry docker.io/library/app cache");
+    }
+
+    #[test]
+    fn places_to_look_after_are_named_in_every_way() {
+        let check = |text: &str, expected: &str| {
+            let job = alone(CacheScope::new("branch"));
+            let shown = kept("--remote", text, &job).unwrap().map(|kept| {
+                let scope = kept.scope.as_ref().map_or("*", CacheScope::as_str);
+                format!("{} {scope}", kept.place)
+            });
+            assert_eq!(shown.as_deref().unwrap_or("nothing"), expected, "{text}");
+        };
+        check("reg.io/c", "reg.io/c:latest *");
+        check("reg.io/c:x", "reg.io/c:x x");
+        check("/c", "`/c` *");
+        check("type=registry,ref=reg.io/c,mode=max", "reg.io/c:latest *");
+        check(
+            "type=registry,ref=reg.io/c,scope=auto",
+            "reg.io/c:latest branch",
+        );
+        check(
+            "type=registry,ref=reg.io/c,scope-fallback=a,scope=x",
+            "reg.io/c:latest x",
+        );
+        check("type=local,src=/c,scope=a/b", "`/c` a_b.c14cddc033f64b9d");
+        check("type=local,dest=/c", "`/c` *");
+        check("type=inline", "nothing");
+        let refused = kept("--remote", "type=nfs,src=/c", &JobScope::default());
+        let refused = refused.err().unwrap();
+        let message = &refused.diagnostics[0].message;
+        assert!(message.starts_with("`--remote type=nfs"), "{message}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod account;
 mod args;
 mod build;
+mod cache_command;
 mod caches;
 mod check;
 mod debug;
@@ -80,6 +81,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Save(save) => images::save(&global, &save),
         Command::Prune(prune) => upkeep::prune(&global, &prune),
         Command::Du(du) => upkeep::disk_usage(&global, &du),
+        Command::Cache(command) => cache_command::run(&global, &command),
         Command::Doctor(doctor) => doctor::run(&global, &doctor),
         Command::Version => {
             print(&format!("builder {}\n", env!("CARGO_PKG_VERSION")));

@@ -6,6 +6,7 @@ mod support;
 
 mod attacks;
 mod cache;
+mod cache_upkeep;
 mod check;
 mod command;
 mod content;

@@ -177,6 +177,42 @@ fn share(server: &Server, prepare: &dyn Fn(&Lab, &mut Command)) {
     let files = second.saved(&name).files();
     assert_eq!(files.text("out"), "INT OTHER;\n");
     assert_eq!(files.get("random").content.len(), 64);
+    // All entries but those of the last build go (copies are found in several ways), and what stays is hit.
+    let upkeep = |args: &[&str]| {
+        let mut command = second.command();
+        command
+            .args(["cache"])
+            .args(args)
+            .args(["--remote", &cache]);
+        prepare(&second, &mut command);
+        Ran::of(command.output().unwrap()).succeeds().stdout.clone()
+    };
+    let listed = upkeep(&["ls"]);
+    assert!(
+        listed.contains("total: 14 steps, 1 cache mount: "),
+        "{listed}"
+    );
+    let pruned = upkeep(&["prune", "--keep-last=8"]);
+    assert!(
+        pruned.contains("removed 7 steps, 0 cache mounts; up to "),
+        "{pruned}"
+    );
+    let listed = upkeep(&["ls"]);
+    assert!(
+        listed.contains("total: 7 steps, 1 cache mount: "),
+        "{listed}"
+    );
+    let third = Lab::new();
+    third.file("main.c", "int other;\n");
+    third.dockerfile(&text.replace("tr a-z", "test -s /c/kept; tr a-z"));
+    let again = build(&third, &["-t", &name, "--load"]);
+    assert_eq!(again.succeeds().executed(), 0, "{}", again.stderr);
+    upkeep(&["prune", "--max-size=0"]);
+    let listed = upkeep(&["ls"]);
+    assert!(
+        listed.contains("total: 0 steps, 0 cache mounts: 0B"),
+        "{listed}"
+    );
 }
 
 /// What every registry must let us do.
