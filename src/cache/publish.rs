@@ -13,7 +13,9 @@ use super::entry::{Entry, PackedForm, nothing};
 use super::written::is_stale;
 use super::{CacheError, Place};
 use crate::registry::Client;
-use crate::vocab::{CacheKey, Cancel, Descriptor, ImageRef, LayerId, Timestamp};
+use crate::vocab::{
+    CacheKey, Cancel, Compression, Descriptor, ImageRef, LayerForm, LayerId, Timestamp,
+};
 
 /// Layers that travel at the same time.
 const LAYERS_AT_ONCE: usize = 2;
@@ -28,6 +30,10 @@ pub struct Publication {
     pub place: Place,
     /// A place that takes nothing fails no build.
     pub ignore_error: bool,
+    /// Whether it gets the layers of all steps, and not only those that leave the build.
+    pub all_layers: bool,
+    /// Of layers that no output wants.
+    pub compression: Compression,
 }
 
 /// One packed form of a layer, and how to read it.
@@ -37,6 +43,23 @@ pub struct ToPublish {
     pub open: Open,
     /// Where registries have it already.
     pub mount_from: Option<ImageRef>,
+    /// By an output of the build, or by a cache that had it: it costs nothing.
+    pub is_wanted: bool,
+}
+
+impl Publication {
+    /// Returns what of a layer the place gets: a whole form that some output wants anyway, or its own, and outputs' forms beside it.
+    fn takes(&self, ready: Ready) -> Vec<ToPublish> {
+        if !ready.leaves && !self.all_layers {
+            return Vec::new();
+        }
+        let is_own = |form: &LayerForm| *form == LayerForm::from(self.compression);
+        let has_own = ready.forms.iter().any(|to| is_own(&to.form.form));
+        let mut forms = ready.forms;
+        // Others may have asked for more.
+        forms.retain(|to| to.is_wanted || !has_own || is_own(&to.form.form));
+        forms
+    }
 }
 
 /// Gives to all places.
@@ -59,7 +82,7 @@ struct Inner {
 struct State {
     notes: BTreeMap<CacheKey, Note>,
     /// Layers that may travel.
-    ready: HashMap<LayerId, Vec<ToPublish>>,
+    ready: HashMap<LayerId, Ready>,
     /// Layers whose turn it is.
     queue: Vec<LayerId>,
     /// Entries that are there: place, key.
@@ -71,6 +94,13 @@ struct State {
     /// Per place: whether it has refused to note a use. It is spared the next ones.
     takes_no_notes: Vec<bool>,
     is_ending: bool,
+}
+
+#[derive(Clone, Default)]
+struct Ready {
+    forms: Vec<ToPublish>,
+    /// The build, with an output.
+    leaves: bool,
 }
 
 struct Note {
@@ -108,6 +138,23 @@ impl Publisher {
     /// Tells whether there is anybody to give to.
     pub fn is_empty(&self) -> bool {
         self.inner.publications.is_empty()
+    }
+
+    /// Tells whether anybody gets the layers of all steps.
+    pub fn wants_all_layers(&self) -> bool {
+        let mut publications = self.inner.publications.iter();
+        publications.any(|publication| publication.all_layers)
+    }
+
+    /// Returns the compressions of layers that no output wants, each once: all of them, or those of the places that get the layers of all steps.
+    pub fn compressions(&self, leaves: bool) -> Vec<Compression> {
+        let mut wanted = Vec::new();
+        for publication in &self.inner.publications {
+            if (leaves || publication.all_layers) && !wanted.contains(&publication.compression) {
+                wanted.push(publication.compression);
+            }
+        }
+        wanted
     }
 
     /// Takes the record of a step. Its forms are those of a layer that is elsewhere; a layer of this machine comes with
@@ -148,20 +195,26 @@ impl Publisher {
         }
     }
 
-    /// Tells whether a layer was given already.
-    pub fn has_layer(&self, layer: &LayerId) -> bool {
-        self.inner.state().ready.contains_key(layer)
+    /// Tells whether a layer was given already, as one that `leaves` the build where it does.
+    pub fn has_layer(&self, layer: &LayerId, leaves: bool) -> bool {
+        let state = self.inner.state();
+        let ready = state.ready.get(layer);
+        ready.is_some_and(|ready| ready.leaves || !leaves)
     }
 
-    /// Takes a layer of this machine in its forms, and sends it on its way.
-    pub fn layer_ready(&self, client: &Client, layer: LayerId, forms: Vec<ToPublish>) {
-        if self.is_empty() || forms.is_empty() {
+    /// Takes a layer of this machine in its forms, and sends it on its way: to everybody if it `leaves` the build with an output.
+    pub fn layer_ready(
+        &self,
+        client: &Client,
+        layer: LayerId,
+        forms: Vec<ToPublish>,
+        leaves: bool,
+    ) {
+        if self.is_empty() || forms.is_empty() || self.has_layer(&layer, leaves) {
             return;
         }
         let mut state = self.inner.state();
-        if state.ready.insert(layer, forms).is_some() {
-            return;
-        }
+        state.ready.insert(layer, Ready { forms, leaves });
         state.queue.push(layer);
         drop(state);
         self.inner.changed.notify_one();
@@ -259,8 +312,8 @@ impl Inner {
 
     /// Gives one entry, its layer first, to every place that lacks it.
     fn publish_entry(&self, client: &Client, key: &CacheKey) {
-        for at in 0..self.publications.len() {
-            let (mut entry, forms, found_at, is_spoilt) = {
+        for (at, publication) in self.publications.iter().enumerate() {
+            let (mut entry, ready, found_at, is_spoilt) = {
                 let state = self.state();
                 let Some(note) = state.notes.get(key) else {
                     return;
@@ -269,10 +322,10 @@ impl Inner {
                     continue;
                 }
                 let own = note.entry.layer.as_ref().map(|layer| layer.id);
-                let forms = own.and_then(|own| state.ready.get(&own)).cloned();
+                let ready = own.and_then(|own| state.ready.get(&own)).cloned();
                 (
                     note.entry.clone(),
-                    forms.unwrap_or_default(),
+                    ready.unwrap_or_default(),
                     note.found_at.clone(),
                     state.spoilt.contains(key),
                 )
@@ -280,7 +333,8 @@ impl Inner {
             if self.cancel.is_cancelled() {
                 return;
             }
-            let place = &self.publications[at].place;
+            let forms = publication.takes(ready);
+            let place = &publication.place;
             if let Some(found) = &found_at
                 && found.identity() == place.identity()
             {

@@ -278,6 +278,7 @@ impl<'a> Shared<'a> {
                         Ok(reader)
                     }),
                     mount_from: repository.clone(),
+                    is_wanted: true,
                 }
             })
             .collect()

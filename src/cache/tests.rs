@@ -101,6 +101,7 @@ fn ready(form: &PackedForm, bytes: &'static [u8]) -> ToPublish {
             Ok(Box::new(&bytes[offset as usize..]) as Box<dyn Read + Send>)
         }),
         mount_from: None,
+        is_wanted: true,
     }
 }
 
@@ -109,11 +110,18 @@ fn publish(place: &Place, entry: Entry, bytes: &'static [u8]) {
     let to = vec![Publication {
         place: place.clone(),
         ignore_error: false,
+        all_layers: true,
+        compression: Compression::Gzip { level: 6 },
     }];
     let publisher = Publisher::new(to, false, NOW, &Cancel::new());
     let layer = LayerId(Digest::of(b"step"));
     publisher.note(entry, None);
-    publisher.layer_ready(&client(), layer, vec![ready(&form(bytes, GZIP), bytes)]);
+    publisher.layer_ready(
+        &client(),
+        layer,
+        vec![ready(&form(bytes, GZIP), bytes)],
+        true,
+    );
     let failures = publisher.finish(&client());
     assert!(failures.is_empty());
 }
@@ -238,6 +246,8 @@ fn what_another_published_first_stays_unless_it_is_a_record_alone_or_spoilt() {
         let to = vec![Publication {
             place: place.clone(),
             ignore_error: false,
+            all_layers: true,
+            compression: Compression::Gzip { level: 6 },
         }];
         let publisher = Publisher::new(to, false, NOW, &Cancel::new());
         if replace {
@@ -323,6 +333,8 @@ fn what_is_spoilt_is_replaced_at_every_place() {
     let to = places.iter().map(|place| Publication {
         place: place.clone(),
         ignore_error: false,
+        all_layers: true,
+        compression: Compression::Gzip { level: 6 },
     });
     let publisher = Publisher::new(to.collect(), false, NOW, &Cancel::new());
     let other = Entry {
@@ -371,6 +383,8 @@ fn a_layer_that_is_not_given_is_not_promised() {
         let to = vec![Publication {
             place: place.clone(),
             ignore_error: false,
+            all_layers: true,
+            compression: Compression::Gzip { level: 6 },
         }];
         let publisher = Publisher::new(to, false, NOW, &Cancel::new());
         publisher.note(entry, Some(found_at));

@@ -60,9 +60,9 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
         caches.to.push(Publication {
             place,
             ignore_error: *ignore_error,
+            all_layers: *mode == CacheMode::Max,
+            compression: *compression,
         });
-        caches.compression = *compression;
-        caches.all_layers |= *mode == CacheMode::Max;
     }
     caches
 }

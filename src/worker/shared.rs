@@ -11,7 +11,7 @@ use crate::registry::{Client, RegistryError};
 use crate::solve::{StepError, StepResult};
 use crate::store::{Packed, Record, StoreError};
 use crate::vocab::{
-    CacheKey, Cancel, Compression, Descriptor, ExitCode, ImageRef, KeyComponent, LayerForm, LayerId,
+    CacheKey, Cancel, Descriptor, ExitCode, ImageRef, KeyComponent, LayerForm, LayerId,
 };
 
 use super::Machine;
@@ -28,10 +28,6 @@ pub struct Caches {
     /// Places of cache mounts, asked in order.
     pub mounts_from: Vec<MountsFrom>,
     pub mounts_to: Vec<MountsTo>,
-    /// Of layers that no output wants.
-    pub compression: Compression,
-    /// Whether layers of all steps are given, and not only those of the result.
-    pub all_layers: bool,
     /// Whether images hold the records of their steps.
     pub inline: bool,
 }
@@ -92,37 +88,34 @@ impl Machine<'_> {
         self.publisher.note(entry, None);
     }
 
-    /// Returns the forms in which a layer is packed: those of outputs where it leaves the build, and the one that is shared.
+    /// Returns the forms in which a layer is packed: those of outputs where it leaves the build, and those that are shared.
     pub(super) fn forms_of(&self, leaves: bool) -> Vec<LayerForm> {
         let mut forms = match leaves {
             true => self.setup.forms.clone(),
             false => Vec::new(),
         };
-        if let Some(shared) = self.shared_form()
-            && !forms.contains(&shared)
-        {
-            forms.push(shared);
+        for shared in self.shared_forms(leaves) {
+            if !forms.contains(&shared) {
+                forms.push(shared);
+            }
         }
         forms
     }
 
-    /// Returns the form in which layers are shared: whole, times as well. One that an output wants costs nothing.
-    fn shared_form(&self) -> Option<LayerForm> {
-        if self.publisher.is_empty() {
-            return None;
-        }
+    /// Returns the forms in which layers are shared: whole, times as well. One that an output wants costs nothing, and does for all.
+    fn shared_forms(&self, leaves: bool) -> Vec<LayerForm> {
+        let compressions = self.publisher.compressions(leaves);
         let mut forms = self.setup.forms.iter();
-        let whole = forms.find(|form| form.clamp.is_none());
-        Some(
-            whole
-                .copied()
-                .unwrap_or(self.setup.caches.compression.into()),
-        )
+        match forms.find(|form| form.clamp.is_none()) {
+            Some(_) if compressions.is_empty() => Vec::new(),
+            Some(whole) => vec![*whole],
+            None => compressions.into_iter().map(LayerForm::from).collect(),
+        }
     }
 
     /// Tells whether layers of all steps are packed, and not only those of outputs.
     pub fn packs_all_layers(&self) -> bool {
-        !self.publisher.is_empty() && self.setup.caches.all_layers
+        self.publisher.wants_all_layers()
     }
 
     /// Tells whether any layer is packed.
@@ -154,7 +147,7 @@ impl Machine<'_> {
 
     /// Sends a layer of this machine on its way to the caches that it is given to. Nothing happens where a form is missing.
     pub fn offer(&self, id: &LayerId, leaves: bool) -> Result<(), StepError> {
-        if self.publisher.is_empty() || self.publisher.has_layer(id) {
+        if self.publisher.is_empty() || self.publisher.has_layer(id, leaves) {
             return Ok(());
         }
         let client = self.client().map_err(|error| registry_failed(&error))?;
@@ -174,12 +167,13 @@ impl Machine<'_> {
                 },
                 open,
                 mount_from: None,
+                is_wanted: self.setup.forms.contains(&form),
             });
         }
         if forms.is_empty() {
             forms = self.shared.to_publish(client, id);
         }
-        self.publisher.layer_ready(client, *id, forms);
+        self.publisher.layer_ready(client, *id, forms, leaves);
         Ok(())
     }
 

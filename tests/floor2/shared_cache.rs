@@ -152,6 +152,51 @@ fn with_mode_min_the_layers_of_the_result_travel_and_records_of_all_steps() {
 }
 
 #[test]
+fn each_place_is_given_what_was_said_of_it() {
+    let registry = FakeRegistry::start();
+    let Some([lab]) = machines(&registry, TEN_STEPS) else {
+        return;
+    };
+    let to = |name: &str, rest: &str| {
+        let directory = lab.path(name);
+        format!("type=local,dest={}{rest}", directory.display())
+    };
+    // Its times are cut, so that no cache can do with it.
+    let output = format!(
+        "type=oci,dest={},rewrite-timestamp=true",
+        lab.path("out.tar").display()
+    );
+    let ran = lab.build(&[
+        "--build-arg",
+        "SOURCE_DATE_EPOCH=1000000000",
+        "--output",
+        &output,
+        "--cache-to",
+        &to("least", ""),
+        "--cache-to",
+        &to("most", ",mode=max,compression=zstd"),
+    ]);
+    ran.succeeds();
+    let kinds = |name: &str| {
+        let mut kinds = (0, 0);
+        for entry in fs::read_dir(lab.path(name).join("entries")).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+            let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let layers = manifest["layers"].to_string();
+            // Beside what outputs wanted.
+            kinds.1 += usize::from(layers.contains("tar+zstd"));
+            kinds.0 += usize::from(manifest["layers"].as_array().unwrap().len() > 1);
+        }
+        kinds
+    };
+    // Some records have two keys: those of copies.
+    let (two, zstd) = kinds("least");
+    assert!(two >= 6 && zstd == 0, "{two} {zstd}");
+    let (two_at_most, zstd) = kinds("most");
+    assert!(two_at_most == two && zstd > two, "{two_at_most} {zstd}");
+}
+
+#[test]
 fn files_of_the_context_that_a_run_is_shown_stay_at_home() {
     let registry = FakeRegistry::start();
     let text = "FROM HOST/base:v1\nRUN --mount=type=bind,target=/src wc -c < /src/large > /size\nRUN echo 2 > /2\n";

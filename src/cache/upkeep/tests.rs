@@ -67,6 +67,8 @@ impl Shared {
         let to = vec![Publication {
             place: self.place(scope),
             ignore_error: false,
+            all_layers: true,
+            compression: Compression::Gzip { level: 6 },
         }];
         let publisher = Publisher::new(to, false, now(), &Cancel::new());
         publisher.note(entry, None);
@@ -76,8 +78,9 @@ impl Shared {
                 Ok(Box::new(&bytes[offset as usize..]) as Box<dyn Read + Send>)
             }),
             mount_from: None,
+            is_wanted: true,
         };
-        publisher.layer_ready(&self.client, layer, vec![ready]);
+        publisher.layer_ready(&self.client, layer, vec![ready], true);
         let failures = publisher.finish(&self.client);
         assert!(failures.is_empty(), "{:?}", failures[0].1);
     }

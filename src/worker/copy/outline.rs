@@ -149,8 +149,7 @@ impl Outline<'_> {
             None => &root.name,
         };
         let path = joined(&base, name);
-        let outlined = with_single(source, root, |node| Ok(self.leaf(path, node)))?;
-        outlined
+        with_single(source, root, |node| Ok(self.leaf(path, node)))?
     }
 
     /// Puts the directories on the way, and returns the path of the last one, whose time is `last`.
