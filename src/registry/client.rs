@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Cursor, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 
@@ -13,6 +13,7 @@ use super::environment::Environment;
 use super::error::{Action, RegistryError};
 use super::exchange::{Ask, Exchange, Target};
 use super::manifest::{Fetched, Resolved};
+use super::objects::{ActionsCache, Bucket};
 use super::pull::BlobReader;
 use super::push::{OpenAt, Push, Pushed};
 use super::reactor::{Reactor, Threads};
@@ -20,7 +21,9 @@ use super::referrers::{Attachment, Referrer};
 use super::retry::Tuning;
 use super::scope::Scopes;
 use crate::image::{EMPTY_CONFIG, artifact};
-use crate::vocab::{Cancel, Descriptor, Digest, ImageRef, RegistryOptions, Secret};
+use crate::vocab::{
+    ActionsPlace, BucketPlace, Cancel, Descriptor, Digest, ImageRef, RegistryOptions, Secret,
+};
 
 /// A client of all registries. Clones share connections, tokens and what was learned about hosts.
 #[derive(Clone)]
@@ -30,7 +33,13 @@ pub struct Client {
     environment: Environment,
     rules: Rules,
     tuning: Tuning,
+    /// Those that were asked for.
+    buckets: Known<BucketPlace, Bucket>,
+    services: Known<ActionsPlace, ActionsCache>,
 }
+
+/// What was made for places.
+type Known<P, T> = Arc<Mutex<Vec<(P, T)>>>;
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -95,6 +104,8 @@ impl Client {
             environment,
             rules,
             tuning,
+            buckets: Arc::default(),
+            services: Arc::default(),
         })
     }
 
@@ -339,6 +350,24 @@ impl Client {
         }
     }
 
+    /// Returns a bucket of an object store. Nothing is asked yet.
+    pub fn bucket(&self, place: &BucketPlace) -> Result<Bucket, RegistryError> {
+        known(&self.buckets, place, || Bucket::new(self, place))
+    }
+
+    /// Returns a cache service of GitHub's kind. Nothing is asked yet.
+    pub fn actions_cache(&self, place: &ActionsPlace) -> Result<ActionsCache, RegistryError> {
+        known(&self.services, place, || ActionsCache::new(self, place))
+    }
+
+    pub(super) fn shared_exchange(&self) -> Arc<Exchange> {
+        self.exchange.clone()
+    }
+
+    pub(super) fn shared_reactor(&self) -> Arc<Reactor> {
+        self.reactor.clone()
+    }
+
     pub(super) fn exchange(&self) -> &Exchange {
         &self.exchange
     }
@@ -352,4 +381,19 @@ impl Client {
     pub(super) fn has_loaded_roots(&self) -> bool {
         self.exchange.transport().trust().has_loaded_roots()
     }
+}
+
+/// Returns what was made for a place, or makes it.
+fn known<P: Clone + PartialEq, T: Clone>(
+    all: &Known<P, T>,
+    place: &P,
+    make: impl FnOnce() -> Result<T, RegistryError>,
+) -> Result<T, RegistryError> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, made)) = all.iter().find(|(known, _)| known == place) {
+        return Ok(made.clone());
+    }
+    let made = make()?;
+    all.push((place.clone(), made.clone()));
+    Ok(made)
 }

@@ -49,6 +49,23 @@ pub enum RegistryError {
         retry_after: Option<Duration>,
         said: Said,
     },
+    /// An object store or a cache service does not let it be done, and will not.
+    #[error("`{host}` refused {action} of `{what}` with status {status}{said}")]
+    Refused {
+        host: String,
+        action: Action,
+        what: String,
+        status: u16,
+        said: Said,
+        hint: String,
+    },
+    /// No keys for an object store.
+    #[error("cannot find keys for `{place}`")]
+    Keys {
+        place: String,
+        #[source]
+        source: Box<LoginError>,
+    },
     /// A URL that is no registry's.
     #[error("`{url}` answered with status {status}")]
     Download {
@@ -97,6 +114,13 @@ pub enum RegistryError {
         host: String,
         doing: &'static str,
         after: Duration,
+    },
+    /// The user's limit for one transfer.
+    #[error("`{what}` was on its way from or to `{host}` for more than {limit:?}")]
+    TookTooLong {
+        host: String,
+        what: String,
+        limit: Duration,
     },
     /// An answer that makes no sense.
     #[error("`{host}` broke the protocol: {what}")]
@@ -287,6 +311,8 @@ impl RegistryError {
                 "check that the registry runs and that HTTPS_PROXY and NO_PROXY are right"
                     .to_owned()
             }),
+            RegistryError::Refused { hint, .. } => Some(hint.clone()),
+            RegistryError::Keys { source, .. } => source.hint(),
             RegistryError::DigestMismatch { .. } => {
                 Some("a proxy or mirror may serve damaged data; try again without it".to_owned())
             }

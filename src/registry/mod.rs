@@ -1,4 +1,4 @@
-//! Registries over HTTP: pull, push, credentials; and plain downloads. All `async` is here, behind calls that block.
+//! Registries over HTTP: pull, push, credentials; plain downloads; and object stores as places for caches. All `async` is here, behind calls that block.
 //!
 //! In: image names, descriptors, bytes to push. Out: manifests and blobs whose digests were checked, or a [`RegistryError`] that says
 //! what to do. The room knows the distribution API (v2), its authentication and its dialects; it does not know what a manifest
@@ -12,6 +12,7 @@
 //!        ├─ pull       blobs as readers that go on after a cut
 //!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut      ◀── turns
 //!        ├─ fetch      any other URL, for ADD and contexts
+//!        ├─ objects    object stores and cache services, for caches       ◀── cloud
 //!        ▼
 //!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors ◀── rules ◀── config, site
 //!        ├─ token      Basic and bearer tokens   ◀── challenge, purchase
@@ -45,6 +46,7 @@ mod identity;
 mod login;
 mod manifest;
 mod names;
+mod objects;
 mod proxy;
 mod pull;
 mod purchase;
@@ -68,6 +70,9 @@ mod variables;
 #[path = "../../tests/support/registry.rs"]
 mod fake;
 #[cfg(test)]
+#[path = "../../tests/support/objects.rs"]
+mod fake_objects;
+#[cfg(test)]
 mod tests;
 
 pub use append::{Addition, Appended};
@@ -78,6 +83,7 @@ pub use error::{Action, Cause, RegistryError, Said};
 pub use fetch::{Fetch, FetchError, Outcome, Sink, http_date};
 pub use login::{login, logout};
 pub use manifest::{Fetched, Resolved};
+pub use objects::{ActionsCache, Bucket, Object};
 pub use pull::BlobReader;
 pub use push::{OpenAt, Pushed};
 pub use reactor::Threads;

@@ -20,7 +20,7 @@ use super::transport::Answer;
 use crate::vocab::{Descriptor, Digest, ImageRef, Sha256};
 
 /// Pieces that wait for the reader; each is at most a few hundred KiB.
-const PIECES: usize = 8;
+pub(super) const PIECES: usize = 8;
 
 /// The bytes of a blob. A read that gives 0 means that length and digest were right; everything else ends with an error.
 pub struct BlobReader {
@@ -31,7 +31,8 @@ pub struct BlobReader {
     task: AbortHandle,
 }
 
-enum Piece {
+/// What a transfer hands to the reader.
+pub(super) enum Piece {
     Bytes(Bytes),
     Verified,
     Failed(RegistryError),
@@ -75,13 +76,22 @@ impl BlobReader {
             let first = transfer.open_first().await?;
             Ok::<_, RegistryError>(tokio::spawn(transfer.run(first)).abort_handle())
         })??;
-        Ok(BlobReader {
+        Ok(BlobReader::of(reactor, receiver, task))
+    }
+
+    /// Reads what a task on the event loop sends.
+    pub(super) fn of(
+        reactor: &Arc<Reactor>,
+        pieces: mpsc::Receiver<Piece>,
+        task: AbortHandle,
+    ) -> BlobReader {
+        BlobReader {
             reactor: reactor.clone(),
-            pieces: receiver,
+            pieces,
             piece: Bytes::new(),
             end: None,
             task,
-        })
+        }
     }
 }
 
@@ -346,12 +356,12 @@ impl Transfer {
 }
 
 /// Tells whether a body ended early, or said that it would: it may have been cut where nothing shows it.
-fn is_short(error: &RegistryError) -> bool {
+pub(super) fn is_short(error: &RegistryError) -> bool {
     matches!(error, RegistryError::SizeMismatch { expected, found, .. } if found < expected)
 }
 
 /// Reads `bytes START-END/TOTAL`, where TOTAL may be `*`.
-fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
     let (start, _) = range.split_once('-')?;
     Some((start.trim().parse().ok()?, total.trim().parse().ok()))

@@ -31,6 +31,8 @@ pub(super) struct Tuning {
     /// Where one request's body was too large: no larger than the first, no smaller than the second.
     pub(super) largest_piece: u64,
     pub(super) smallest_piece: u64,
+    /// A blob for an object store goes in pieces of this size. Those of S3 are no smaller than 5 MiB.
+    pub(super) object_piece: u64,
 }
 
 impl Default for Tuning {
@@ -49,6 +51,7 @@ impl Default for Tuning {
             piece: 16 * 1024 * 1024,
             largest_piece: 64 * 1024 * 1024,
             smallest_piece: 1024 * 1024,
+            object_piece: 8 * 1024 * 1024,
         }
     }
 }
@@ -64,6 +67,7 @@ impl Tuning {
             small_blob: 0,
             piece: 100_000,
             smallest_piece: 1000,
+            object_piece: 100_000,
             ..Tuning::default()
         }
     }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Compression, ImageRef};
+use std::time::Duration;
+
+use super::{Compression, ImageRef, Secret};
 
 /// A place that several machines share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,47 @@ pub enum CachePlace {
     Registry { image: ImageRef },
     /// `type=local,src=DIRECTORY`, `type=local,dest=DIRECTORY`
     Directory { path: PathBuf },
+}
+
+/// A part of a bucket of an object store that speaks S3's dialect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketPlace {
+    pub bucket: String,
+    /// `None`: what AWS's own settings say, or what stores that are not AWS's mostly call it.
+    pub region: Option<String>,
+    /// An `http` or `https` URL; AWS's own store where there is none.
+    pub endpoint: Option<String>,
+    /// The bucket is a part of the path, and not of the host's name; `None`: as the host allows.
+    pub path_style: Option<bool>,
+    /// `None`: those that AWS's own tools would find.
+    pub keys: Option<BucketKeys>,
+    /// Begins all names; with its slash, if it is to have one.
+    pub prefix: String,
+    /// Goes between the prefix and the digests of blobs.
+    pub blobs: String,
+    /// Goes between the prefix and the names of documents.
+    pub documents: String,
+    /// Layers that travel there at the same time.
+    pub layers_at_once: usize,
+}
+
+/// Who signs requests to a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketKeys {
+    pub id: String,
+    pub secret: Secret<String>,
+    /// Of keys that end by themselves.
+    pub session: Option<Secret<String>>,
+}
+
+/// The cache that GitHub keeps for a repository's workflows, or a service that stands in for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionsPlace {
+    /// Where the service is; `/twirp/…` goes behind it.
+    pub service: String,
+    pub token: Secret<String>,
+    /// How long one document or blob may be on its way.
+    pub timeout: Duration,
 }
 
 impl fmt::Display for CachePlace {

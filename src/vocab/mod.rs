@@ -25,7 +25,8 @@ mod span;
 mod time;
 
 pub use cache::{
-    CacheFrom, CacheMode, CachePlace, CacheScope, CacheTo, MOUNTS_MAX_SIZE, MountChoice,
+    ActionsPlace, BucketKeys, BucketPlace, CacheFrom, CacheMode, CachePlace, CacheScope, CacheTo,
+    MOUNTS_MAX_SIZE, MountChoice,
 };
 pub use cancel::{Cancel, CancelReason};
 pub use diagnostic::{Diagnostic, Label, Severity};

@@ -80,6 +80,17 @@ fn region_for_roles(caller: &Caller<'_>, region: &str) -> Result<String, LoginEr
     Ok(region.to_owned())
 }
 
+/// Returns the region that the chosen profile names, if it can be read.
+pub(in super::super) fn region_of_profile(caller: &Caller<'_>) -> Option<String> {
+    let named = ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].into_iter();
+    let mut named = named.filter_map(|name| caller.environment.text(name));
+    let name = named.next().unwrap_or_else(|| "default".to_owned());
+    let config = text_of(caller, "AWS_CONFIG_FILE", "config").ok()?;
+    let profile = Profile::find("", config.reveal(), &name)?;
+    let region = profile.get("region")?;
+    is_region(region).then(|| region.to_owned())
+}
+
 /// Tells whether this can be a region: it becomes a part of host names.
 pub(super) fn is_region(text: &str) -> bool {
     !text.is_empty()

@@ -295,12 +295,21 @@ fn secrets(call: &Call<'_>) -> Vec<String> {
         .collect()
 }
 
+/// Returns the code of a refusal in XML.
+pub(in super::super) fn code_of(body: &[u8]) -> Option<String> {
+    super::sts::element(&String::from_utf8_lossy(body), "Code")
+}
+
 /// Reads what a service of a cloud says of a refusal: JSON in three dialects, or XML.
-fn said(body: &[u8]) -> Said {
+pub(in super::super) fn said(body: &[u8]) -> Said {
     let text = String::from_utf8_lossy(body);
     if let Some(code) = super::sts::element(&text, "Code") {
         let message = super::sts::element(&text, "Message").unwrap_or_default();
-        return Said::from_body(format!("{code}: {message}").as_bytes());
+        let said = match message.is_empty() {
+            true => code,
+            false => format!("{code}: {message}"),
+        };
+        return Said::from_body(said.as_bytes());
     }
     // Google puts the error into an object; AWS has its kind beside the message.
     let value: Option<serde_json::Value> = serde_json::from_slice(body).ok();
@@ -376,6 +385,7 @@ mod tests {
             "<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredTokenException</Code><Message>Token &lt;old&gt;</Message></Error></ErrorResponse>",
             ": ExpiredTokenException: Token <old>",
         );
+        check("<Error><Code>NoSuchKey</Code></Error>", ": NoSuchKey");
         check("<html>no</html>", "");
         check("", "");
     }

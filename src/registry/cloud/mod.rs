@@ -25,8 +25,10 @@ mod profile;
 pub(super) mod sigv4;
 mod sts;
 
-pub(super) use call::Caller;
+pub(super) use aws_keys::{find as find_aws_keys, region_of_profile};
+pub(super) use call::{Caller, code_of, said};
 pub use error::LoginError;
 #[cfg(test)]
 pub(super) use jwt::tests::KEY as TEST_KEY;
 pub(super) use kind::Cloud;
+pub(super) use sts::domain as aws_domain;

@@ -102,7 +102,7 @@ pub(super) fn signed_post<'a>(
 }
 
 /// Returns the domain of a region's services.
-pub(super) fn domain(region: &str) -> &'static str {
+pub(in super::super) fn domain(region: &str) -> &'static str {
     if region.starts_with("cn-") {
         "amazonaws.com.cn"
     } else if region.starts_with("eusc-") {

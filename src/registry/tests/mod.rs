@@ -1,7 +1,9 @@
 //! The room against a registry with faults, on loopback. What needs no connection is tested beside the code.
 
+mod actions;
 mod append;
 mod auth;
+mod buckets;
 mod certificates;
 mod cloud;
 mod config;
