@@ -24,8 +24,8 @@
 //! | | [`store`] | the cache on disk: layers, records, cache mounts, what was fetched |
 //! | | [`rootfs`] | a step's file tree: mount, apply, diff |
 //! | | [`sandbox`] | running a process confined; all `unsafe` |
-//! | | [`cache`] | the cache that machines share, in registries and directories |
-//! | | [`registry`] | distribution client, and plain downloads; all `async` |
+//! | | [`cache`] | the cache that machines share, in registries, directories and object stores |
+//! | | [`registry`] | distribution client, plain downloads, object stores; all `async` |
 //! | pure | [`dockerfile`] | text becomes syntax |
 //! | | [`plan`] | syntax becomes a graph |
 //! | | [`image`] | OCI documents |

@@ -37,7 +37,7 @@ use super::written::Documents;
 use crate::vocab::{Descriptor, Digest, Sha256, Timestamp};
 
 /// Larger files are no entries.
-const MOST_ENTRY: u64 = 8 << 20;
+pub(super) const MOST_ENTRY: u64 = 8 << 20;
 
 /// Tells files of one process apart.
 static COUNT: AtomicU32 = AtomicU32::new(0);

@@ -1,4 +1,4 @@
-//! The cache that machines share: what steps came to, in a registry or a directory.
+//! The cache that machines share: what steps came to, in a registry, a directory, an object store or GitHub's cache.
 //!
 //! In: keys to look up, results and layers to publish. Out: entries whose stated inputs were compared with those asked for, and
 //! blobs whose digests were checked. The room knows neither the store nor the graph; whatever it cannot use is a miss that is
@@ -9,7 +9,9 @@
 //!   │        └─ Publisher   what a build gives, on threads of its own
 //!   ▼
 //! Place ─┬─ registry   REPOSITORY:SCOPE-step-KEY, and records inside REPOSITORY:TAG
-//!        └─ directory  entries/SCOPE-step-KEY, blobs/sha256/HEX
+//!        ├─ directory  entries/SCOPE-step-KEY, blobs/sha256/HEX
+//!        ├─ bucket     manifests/SCOPE-step-KEY, blobs/sha256:HEX
+//!        └─ actions    SCOPE-step-KEY.MOMENT, builder-blob-HEX
 //! entry ── the document of one step: an image manifest (written)
 //! mounts ── what cache mounts hold: SCOPE-mount-KEY
 //! upkeep ── what lies at a place, and removing it
@@ -28,6 +30,8 @@
 //! Trust: whoever can write to a place can put any files into a step's result there. So the places that are read and those that
 //! are written are named apart; what a pull request may write, a release must not read.
 
+mod actions;
+mod bucket;
 mod directory;
 mod entry;
 mod error;

@@ -6,9 +6,15 @@ use super::directory::Directory;
 use super::entry::Entry;
 use super::folder::Found;
 use super::written::{Documents, used_at};
-use super::{CacheError, registry};
+use super::{CacheError, actions, bucket, registry};
 use crate::registry::{Client, OpenAt};
-use crate::vocab::{CacheKey, CachePlace, CacheScope, Descriptor, Digest, ImageRef, Timestamp};
+use crate::vocab::{
+    ActionsPlace, BucketPlace, CacheKey, CachePlace, CacheScope, Descriptor, Digest, ImageRef,
+    Timestamp,
+};
+
+/// Layers that travel to a place at the same time, where nothing else is known.
+const LAYERS_AT_ONCE: usize = 2;
 
 /// A place, and the part of it that one use has.
 #[derive(Clone, Debug)]
@@ -24,6 +30,8 @@ pub struct Place {
 enum Kind {
     Registry(ImageRef),
     Directory(Directory),
+    Bucket(Box<BucketPlace>),
+    Actions(ActionsPlace),
 }
 
 impl Place {
@@ -36,6 +44,8 @@ impl Place {
             kind: match place {
                 CachePlace::Registry { image } => Kind::Registry(image.clone()),
                 CachePlace::Directory { path } => Kind::Directory(Directory::new(path)),
+                CachePlace::Bucket(place) => Kind::Bucket(place.clone()),
+                CachePlace::Actions(place) => Kind::Actions(place.clone()),
             },
         }
     }
@@ -62,21 +72,42 @@ impl Place {
     pub fn has_blobs_of(&self, other: &Place) -> bool {
         match (self.repository(), other.repository()) {
             (Some(one), Some(other)) => one.name() == other.name(),
-            (None, None) => self.name == other.name,
+            (None, None) => self.blobs_of() == other.blobs_of(),
             _ => false,
         }
     }
 
     /// Returns a text that is equal for equal places, scope included.
     pub(super) fn identity(&self) -> String {
-        format!("{} {}", self.name, self.scope.as_str())
+        let documents = match &self.kind {
+            Kind::Bucket(place) => place.documents.as_str(),
+            Kind::Registry(_) | Kind::Directory(_) | Kind::Actions(_) => "",
+        };
+        format!("{} {documents} {}", self.blobs_of(), self.scope.as_str())
+    }
+
+    /// Returns a text that is equal for places with the same blobs, if they are of one kind.
+    fn blobs_of(&self) -> String {
+        match &self.kind {
+            Kind::Registry(_) | Kind::Directory(_) => self.name.clone(),
+            Kind::Bucket(place) => format!("{} {}", self.name, place.blobs),
+            Kind::Actions(place) => format!("{} {}", self.name, place.service),
+        }
+    }
+
+    /// Returns how many layers travel there at the same time.
+    pub(super) fn layers_at_once(&self) -> usize {
+        match &self.kind {
+            Kind::Bucket(place) => place.layers_at_once,
+            Kind::Registry(_) | Kind::Directory(_) | Kind::Actions(_) => LAYERS_AT_ONCE,
+        }
     }
 
     /// Returns the repository, where it is one of a registry.
     pub fn repository(&self) -> Option<&ImageRef> {
         match &self.kind {
             Kind::Registry(image) => Some(image),
-            Kind::Directory(_) => None,
+            Kind::Directory(_) | Kind::Bucket(_) | Kind::Actions(_) => None,
         }
     }
 
@@ -105,6 +136,8 @@ impl Place {
                 }
                 Ok(found)
             }
+            Kind::Bucket(place) => bucket::document(client, place, name),
+            Kind::Actions(place) => actions::document(client, place, name),
         }
     }
 
@@ -118,7 +151,7 @@ impl Place {
         }
         match &self.kind {
             Kind::Registry(image) => registry::records(client, image),
-            Kind::Directory(_) => Ok(Ok(Vec::new())),
+            Kind::Directory(_) | Kind::Bucket(_) | Kind::Actions(_) => Ok(Ok(Vec::new())),
         }
     }
 
@@ -132,14 +165,17 @@ impl Place {
         match &self.kind {
             Kind::Registry(image) => registry::put_document(client, image, name, documents),
             Kind::Directory(directory) => directory.put_document(name, documents),
+            Kind::Bucket(place) => bucket::put_document(client, place, name, documents),
+            Kind::Actions(place) => actions::put_document(client, place, name, documents),
         }
     }
 
     /// Tells whether uses have to be noted in documents: a look-up leaves no trace there.
     pub(super) fn wants_notes(&self) -> bool {
         match &self.kind {
-            Kind::Registry(_) => true,
-            Kind::Directory(_) => false,
+            Kind::Registry(_) | Kind::Bucket(_) => true,
+            // There reading is noted by the place.
+            Kind::Directory(_) | Kind::Actions(_) => false,
         }
     }
 
@@ -156,7 +192,8 @@ impl Place {
         };
         match &self.kind {
             Kind::Registry(image) => registry::put_manifest(client, image, name, &document),
-            Kind::Directory(_) => Ok(()),
+            Kind::Bucket(place) => bucket::put_bytes(client, place, name, document),
+            Kind::Directory(_) | Kind::Actions(_) => Ok(()),
         }
     }
 
@@ -169,6 +206,8 @@ impl Place {
         match &self.kind {
             Kind::Registry(image) => registry::blob(client, image, blob),
             Kind::Directory(directory) => Ok(Box::new(directory.blob(blob)?)),
+            Kind::Bucket(place) => bucket::blob(client, place, blob),
+            Kind::Actions(place) => actions::blob(client, place, blob),
         }
     }
 
@@ -196,6 +235,8 @@ impl Place {
                 let mut reader = open(0).map_err(|_| CacheError::Gone(blob.digest))?;
                 directory.put_blob(blob, &mut reader)
             }
+            Kind::Bucket(place) => bucket::put_blob(client, place, blob, open),
+            Kind::Actions(place) => actions::put_blob(client, place, blob, open),
         }
     }
 }
@@ -210,6 +251,8 @@ impl Place {
                 let found = directory.documents()?.into_iter();
                 Ok(found.map(Named::from).collect())
             }
+            Kind::Bucket(place) => bucket::documents(client, place),
+            Kind::Actions(_) => Err(actions::not_kept()),
         }
     }
 
@@ -224,6 +267,8 @@ impl Place {
             Kind::Directory(directory) => Ok(directory
                 .document(name)
                 .map_err(|error| format!("cannot be read: {}", error.cause()))),
+            Kind::Bucket(place) => Ok(Ok(bucket::document(client, place, name)?)),
+            Kind::Actions(_) => Err(actions::not_kept()),
         }
     }
 
@@ -243,40 +288,54 @@ impl Place {
                     changed: named.changed.unwrap_or_default(),
                 })
             }),
+            Kind::Bucket(place) => {
+                Removal::one_by_one(going, |named| bucket::remove_document(client, place, named))
+            }
+            Kind::Actions(_) => Removal {
+                failure: Some(actions::not_kept()),
+                ..Removal::default()
+            },
         }
     }
 
     /// Tells whether blobs that no document names stay until somebody removes them; a registry sees to that itself.
     pub(super) fn leaves_blobs(&self) -> bool {
         match &self.kind {
-            Kind::Registry(_) => false,
-            Kind::Directory(_) => true,
+            Kind::Registry(_) | Kind::Actions(_) => false,
+            Kind::Directory(_) | Kind::Bucket(_) => true,
         }
     }
 
     /// Returns all blobs, where the place [leaves](Place::leaves_blobs) them; the name of each is its digest in hex.
-    pub(super) fn blobs(&self) -> Result<Vec<Named>, CacheError> {
+    pub(super) fn blobs(&self, client: &Client) -> Result<Vec<Named>, CacheError> {
         match &self.kind {
-            Kind::Registry(_) => Ok(Vec::new()),
+            Kind::Registry(_) | Kind::Actions(_) => Ok(Vec::new()),
             Kind::Directory(directory) => {
                 let found = directory.blobs()?.into_iter();
                 Ok(found.map(Named::from).collect())
             }
+            Kind::Bucket(place) => bucket::blobs(client, place),
         }
     }
 
     /// Removes a blob that no document names, unless somebody has meant to name it since `before`.
-    pub(super) fn remove_blob(&self, blob: &Named, before: Timestamp) -> Result<bool, CacheError> {
+    pub(super) fn remove_blob(
+        &self,
+        client: &Client,
+        blob: &Named,
+        before: Timestamp,
+    ) -> Result<bool, CacheError> {
         match &self.kind {
-            Kind::Registry(_) => Ok(false),
+            Kind::Registry(_) | Kind::Actions(_) => Ok(false),
             Kind::Directory(directory) => directory.remove_blob(&blob.name, before),
+            Kind::Bucket(place) => bucket::remove_blob(client, place, &blob.name, before),
         }
     }
 
-    /// Returns what was on its way at some time before `before` and never came there.
+    /// Returns what was on its way at some time before `before` and never came there. Uploads that a bucket holds are seen to by its rules.
     pub(super) fn leftovers(&self, before: Timestamp) -> Result<Vec<Named>, CacheError> {
         match &self.kind {
-            Kind::Registry(_) => Ok(Vec::new()),
+            Kind::Registry(_) | Kind::Bucket(_) | Kind::Actions(_) => Ok(Vec::new()),
             Kind::Directory(directory) => {
                 let found = directory.leftovers(before)?.into_iter();
                 Ok(found.map(Named::from).collect())
@@ -286,7 +345,7 @@ impl Place {
 
     pub(super) fn remove_leftover(&self, leftover: &Named) -> Result<bool, CacheError> {
         match &self.kind {
-            Kind::Registry(_) => Ok(false),
+            Kind::Registry(_) | Kind::Bucket(_) | Kind::Actions(_) => Ok(false),
             Kind::Directory(directory) => directory.remove_leftover(&Found {
                 name: leftover.name.clone(),
                 size: leftover.size,
@@ -299,7 +358,7 @@ impl Place {
     /// place that was written to before.
     pub(super) fn clock(&self, here: Timestamp) -> Result<Timestamp, CacheError> {
         match &self.kind {
-            Kind::Registry(_) => Ok(here),
+            Kind::Registry(_) | Kind::Bucket(_) | Kind::Actions(_) => Ok(here),
             Kind::Directory(directory) => Ok(directory.now()?.unwrap_or(here)),
         }
     }

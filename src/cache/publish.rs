@@ -17,8 +17,6 @@ use crate::vocab::{
     CacheKey, Cancel, Compression, Descriptor, ImageRef, LayerForm, LayerId, Timestamp,
 };
 
-/// Layers that travel at the same time.
-const LAYERS_AT_ONCE: usize = 2;
 /// Entries that are written at the same time when the build is done.
 const ENTRIES_AT_ONCE: usize = 6;
 
@@ -219,7 +217,9 @@ impl Publisher {
         drop(state);
         self.inner.changed.notify_one();
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        if threads.len() < LAYERS_AT_ONCE {
+        let places = self.inner.publications.iter();
+        let at_once = places.map(|publication| publication.place.layers_at_once());
+        if threads.len() < at_once.max().unwrap_or_default() {
             let (inner, client) = (self.inner.clone(), client.clone());
             let started = std::thread::Builder::new()
                 .name("publish".to_owned())

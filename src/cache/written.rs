@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::CacheError;
+use super::turns::{AT_ONCE, each};
 use crate::image::{ImageConfig, MediaTypes, assemble, complete};
 use crate::vocab::{Descriptor, DiffId, Timestamp};
 
@@ -54,6 +56,20 @@ impl Documents {
             config: assembled.config,
             config_bytes: assembled.config_bytes,
         })
+    }
+}
+
+impl Documents {
+    /// Fails if a blob that they name is not there: a place that does not look for itself would promise it.
+    pub(super) fn need(
+        &self,
+        has: impl Fn(&Descriptor) -> Result<bool, CacheError> + Sync,
+    ) -> Result<(), CacheError> {
+        let (_, failure) = each(&self.layers, AT_ONCE, |layer| match has(layer)? {
+            true => Ok(()),
+            false => Err(CacheError::Gone(layer.digest)),
+        });
+        failure.map_or(Ok(()), Err)
     }
 }
 

@@ -276,31 +276,31 @@ pub(super) struct Build {
 /// Caches that machines share.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Caches {
-    /// Share the results of all steps, and cache mounts, through a repository or directory: both `--cache-from` and
-    /// `--cache-to …,mode=max`
+    /// Share the results of all steps, and cache mounts, through a repository, a directory, a bucket of an object store or GitHub's cache:
+    /// both `--cache-from` and `--cache-to …,mode=max`; several are separated by `;`
     #[arg(
         long,
-        value_name = "REPOSITORY|DIR",
+        value_name = "REPOSITORY|DIR|s3://BUCKET/PREFIX|gha",
         env = "BUILDER_CACHE",
-        value_delimiter = ';'
+        hide_env_values = true
     )]
     pub(super) cache: Vec<String>,
-    /// Take results of steps from type=registry,ref=REF|local,src=DIR[,scope=NAME|auto]
+    /// Take results of steps from type=registry,ref=REF|local,src=DIR|s3,bucket=NAME…|gha[,scope=NAME|auto]
     /// [,scope-fallback=NAME][,mounts=true|false|ID][,mounts-max-size=SIZE]; a bare REF is type=registry
     #[arg(
         long,
         value_name = "SPEC",
         env = "BUILDER_CACHE_FROM",
-        value_delimiter = ';'
+        hide_env_values = true
     )]
     pub(super) cache_from: Vec<String>,
-    /// Give results of steps to type=registry,ref=REF|local,dest=DIR|inline[,mode=min|max][,scope=NAME|auto]
+    /// Give results of steps to type=registry,ref=REF|local,dest=DIR|s3,bucket=NAME…|gha|inline[,mode=min|max][,scope=NAME|auto]
     /// [,mounts=true|false|ID][,mounts-max-size=SIZE][,ignore-error=true][,compression=…]
     #[arg(
         long,
         value_name = "SPEC",
         env = "BUILDER_CACHE_TO",
-        value_delimiter = ';'
+        hide_env_values = true
     )]
     pub(super) cache_to: Vec<String>,
 }

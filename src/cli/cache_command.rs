@@ -15,12 +15,12 @@ use crate::ui;
 use crate::vocab::{CachePlace, CacheScope, Diagnostic, ExitCode, ImageRef, Timestamp};
 
 use super::args::{Account, Du, Format, Global, Prune as LocalPrune};
-use super::caches::{Kept, kept};
+use super::caches::{Around, Kept, kept, several};
 use super::request::{bytes, duration};
 use super::scope::JobScope;
 use super::{print, upkeep, usage};
 
-const REMOTE_HINT: &str = "`--remote REPOSITORY[:SCOPE]` or `--remote DIRECTORY` names one";
+const REMOTE_HINT: &str = "`--remote REPOSITORY[:SCOPE]`, `--remote DIRECTORY` or `--remote s3://BUCKET/PREFIX` names one";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -202,16 +202,20 @@ impl Places {
     }
 
     fn named(&self) -> Result<Vec<Kept>, Failure> {
-        let job = JobScope::of(&|name| std::env::var(name).ok());
+        let variables = |name: &str| std::env::var(name).ok();
+        let around = Around {
+            job: &JobScope::of(&variables),
+            variables: &variables,
+        };
         let mut named = Vec::new();
         for text in self.remote.iter().filter(|text| !text.is_empty()) {
-            named.extend(kept("--remote", text, &job)?);
+            named.extend(kept("--remote", text, &around)?);
         }
         if self.remote.iter().any(String::is_empty) {
             for variable in ["BUILDER_CACHE", "BUILDER_CACHE_TO"] {
                 let value = std::env::var(variable).unwrap_or_default();
-                for text in value.split(';').filter(|text| !text.is_empty()) {
-                    named.extend(kept(variable, text, &job)?);
+                for text in several(&value) {
+                    named.extend(kept(variable, text, &around)?);
                 }
             }
         }

@@ -10,38 +10,78 @@ use crate::vocab::{
 
 use super::args::Caches;
 use super::fields::Fields;
+use super::objects::{self, Variables};
 use super::request::{bytes, image};
 use super::scope::JobScope;
+use super::usage;
 
-const TYPES: &str = "types are registry, local and (for `--cache-to`) inline";
+const TYPES: &str = "types are registry, local, s3, gha and (for `--cache-to`) inline";
 
-/// Returns the caches that are read and those that are written. `job` is the scope where none is named.
+/// What the options depend on besides their texts.
+pub(super) struct Around<'a> {
+    /// The scope where none is named.
+    pub(super) job: &'a JobScope,
+    pub(super) variables: Variables<'a>,
+}
+
+/// Returns the caches that are read and those that are written.
 pub(super) fn caches(
     args: &Caches,
-    job: &JobScope,
+    around: &Around<'_>,
 ) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Failure> {
     let (mut from, mut to) = (Vec::new(), Vec::new());
-    for text in args.cache.iter().filter(|text| !text.is_empty()) {
-        from.push(read(short(text)?, job));
-        to.push(written(short(text)?, job, CacheMode::Max));
+    for text in args.cache.iter().flat_map(|text| several(text)) {
+        let named = short("--cache", text, around)?;
+        from.push(read(named.clone(), around.job));
+        to.push(written(named, around.job, CacheMode::Max));
     }
-    for text in args.cache_from.iter().filter(|text| !text.is_empty()) {
-        from.push(cache_from(text, job)?);
+    for text in args.cache_from.iter().flat_map(|text| several(text)) {
+        from.push(cache_from(text, around)?);
     }
-    for text in args.cache_to.iter().filter(|text| !text.is_empty()) {
-        to.push(cache_to(text, job)?);
+    for text in args.cache_to.iter().flat_map(|text| several(text)) {
+        to.extend(cache_to(text, around)?);
     }
     Ok((from, to))
 }
 
-/// A place, and the scope that its name names.
-type Named = (CachePlace, Option<CacheScope>);
+/// Splits several values at `;`. Between the names of one S3 cache there may be some, too: what follows is no value of its own where it
+/// is a plain word, as it can be no type, path or repository of a registry.
+pub(super) fn several(text: &str) -> Vec<&str> {
+    let mut values = Vec::new();
+    let (mut begin, mut from) = (0, 0);
+    while let Some(at) = text[from..].find(';').map(|at| from + at) {
+        let before = &text[begin..at];
+        let next = text[at + 1..].split([',', ';']).next().unwrap_or_default();
+        let is_name = before.contains("type=s3")
+            && before
+                .rsplit(',')
+                .next()
+                .is_some_and(|field| field.trim_start_matches('"').starts_with("name="))
+            && !next.is_empty()
+            && !next.contains(['=', '/', ':', '.']);
+        if !is_name {
+            values.push(before);
+            begin = at + 1;
+        }
+        from = at + 1;
+    }
+    values.push(&text[begin..]);
+    values.retain(|value| !value.is_empty());
+    values
+}
+
+/// A place, and the scopes that its name or fields name: the own one and those that are read besides.
+#[derive(Clone)]
+struct Named {
+    place: CachePlace,
+    scopes: Vec<CacheScope>,
+}
 
 /// Returns what is meant by a place alone.
-fn read((place, scope): Named, job: &JobScope) -> CacheFrom {
-    let JobScope { own, fallbacks } = scope.map_or_else(|| job.clone(), alone);
+fn read(named: Named, job: &JobScope) -> CacheFrom {
+    let JobScope { own, fallbacks } = scope(&named.scopes, job);
     CacheFrom {
-        place,
+        place: named.place,
         scope: own,
         fallbacks,
         mounts: MountChoice::All,
@@ -49,10 +89,10 @@ fn read((place, scope): Named, job: &JobScope) -> CacheFrom {
     }
 }
 
-fn written((place, scope): Named, job: &JobScope, mode: CacheMode) -> CacheTo {
+fn written(named: Named, job: &JobScope, mode: CacheMode) -> CacheTo {
     CacheTo::Place {
-        place,
-        scope: scope.unwrap_or_else(|| job.own.clone()),
+        place: named.place,
+        scope: scope(&named.scopes, job).own,
         mode,
         compression: Compression::default(),
         ignore_error: false,
@@ -68,39 +108,58 @@ fn mounts_of(mode: CacheMode) -> MountChoice {
     }
 }
 
-fn alone(own: CacheScope) -> JobScope {
-    JobScope {
-        own,
-        fallbacks: Vec::new(),
+/// Returns the scopes that are named, else the job's.
+fn scope(named: &[CacheScope], job: &JobScope) -> JobScope {
+    match named {
+        [] => job.clone(),
+        [own, fallbacks @ ..] => JobScope {
+            own: own.clone(),
+            fallbacks: fallbacks.to_vec(),
+        },
     }
 }
 
-/// Reads `REPOSITORY[:SCOPE]` or a directory: what looks like a path, or is one.
-fn short(text: &str) -> Result<Named, Failure> {
+/// Reads `s3://BUCKET/PREFIX`, `gha`, `REPOSITORY[:SCOPE]`, or a directory: what looks like a path, or is one.
+fn short(flag: &str, text: &str, around: &Around<'_>) -> Result<Named, Failure> {
+    if text.starts_with("s3://") {
+        return Ok(Named {
+            place: objects::short_bucket(flag, text, around.variables)?,
+            scopes: Vec::new(),
+        });
+    }
+    if text == "gha" {
+        return actions(&mut Fields::of(flag, text, &[]), around);
+    }
     let is_path = text.starts_with(['/', '.', '~']) || Path::new(text).is_dir();
     if let Some(path) = text.strip_prefix("dir:") {
-        return Ok((directory(path), None));
+        return Ok(directory(path));
     }
     if is_path {
-        return Ok((directory(text), None));
+        return Ok(directory(text));
     }
     registry(text.strip_prefix("registry:").unwrap_or(text))
 }
 
-fn directory(path: &str) -> CachePlace {
-    CachePlace::Directory {
-        path: PathBuf::from(path),
+fn directory(path: &str) -> Named {
+    Named {
+        place: CachePlace::Directory {
+            path: PathBuf::from(path),
+        },
+        scopes: Vec::new(),
     }
 }
 
 /// The tag is the scope.
 fn registry(text: &str) -> Result<Named, Failure> {
     let image: ImageRef = image(text)?;
-    let scope = match image.tag.as_deref() {
-        None | Some("latest") => None,
-        Some(tag) => Some(CacheScope::new(tag)),
+    let scopes = match image.tag.as_deref() {
+        None | Some("latest") => Vec::new(),
+        Some(tag) => vec![CacheScope::new(tag)],
     };
-    Ok((CachePlace::Registry { image }, scope))
+    Ok(Named {
+        place: CachePlace::Registry { image },
+        scopes,
+    })
 }
 
 /// A place to look after, and the scope of it that is meant; all of them where none is named.
@@ -109,20 +168,43 @@ pub(super) struct Kept {
     pub(super) scope: Option<CacheScope>,
 }
 
-/// Reads a place as `--cache`, `--cache-from` or `--cache-to` name it; `None` for one that lies in images alone. `flag` is where it stands.
-pub(super) fn kept(flag: &str, text: &str, job: &JobScope) -> Result<Option<Kept>, Failure> {
+/// Reads a place as `--cache`, `--cache-from` or `--cache-to` name it, once for each scope that it names; nothing for one that lies in images
+/// alone. `flag` is where it stands.
+pub(super) fn kept(flag: &str, text: &str, around: &Around<'_>) -> Result<Vec<Kept>, Failure> {
+    if text == "gha" || text.split(',').any(|field| field == "type=gha") {
+        let mut failure = usage(format!(
+            "`{flag}`: what is in GitHub's cache is not listed or pruned here"
+        ));
+        failure.diagnostics[0].hints.push(
+            "`gh cache list` and `gh cache delete` do that; what nobody has read for 7 days goes by itself"
+                .to_owned(),
+        );
+        return Err(failure);
+    }
     if !text.contains('=') {
-        let (place, scope) = short(text)?;
-        return Ok(Some(Kept { place, scope }));
+        let Named { place, scopes } = short(flag, text, around)?;
+        let scope = scopes.into_iter().next();
+        return Ok(vec![Kept { place, scope }]);
     }
     // No user's text makes this scope, so it is there only where none was named.
-    let unnamed = alone(CacheScope::new("\0"));
+    let unnamed = JobScope {
+        own: CacheScope::new("\0"),
+        fallbacks: Vec::new(),
+    };
     let is_auto = text.split(',').any(|field| field == "scope=auto");
-    let default = if is_auto { job } else { &unnamed };
-    let (place, scope) = match (cache_to(text, default), cache_from(text, default)) {
-        (Ok(CacheTo::Inline), _) => return Ok(None),
-        (Ok(CacheTo::Place { place, scope, .. }), _) => (place, scope),
-        (Err(_), Ok(CacheFrom { place, scope, .. })) => (place, scope),
+    let around = Around {
+        job: if is_auto { around.job } else { &unnamed },
+        variables: around.variables,
+    };
+    let found = match (cache_to(text, &around), cache_from(text, &around)) {
+        (Ok(to), _) => {
+            let places = to.into_iter().filter_map(|to| match to {
+                CacheTo::Inline => None,
+                CacheTo::Place { place, scope, .. } => Some((place, scope)),
+            });
+            places.collect()
+        }
+        (Err(_), Ok(CacheFrom { place, scope, .. })) => vec![(place, scope)],
         (Err(_), Err(mut failure)) => {
             for diagnostic in &mut failure.diagnostics {
                 diagnostic.message = diagnostic.message.replacen("--cache-from", flag, 1);
@@ -130,18 +212,37 @@ pub(super) fn kept(flag: &str, text: &str, job: &JobScope) -> Result<Option<Kept
             return Err(failure);
         }
     };
-    let scope = (scope != unnamed.own).then_some(scope);
-    Ok(Some(Kept { place, scope }))
+    let kept = found.into_iter().map(|(place, scope)| Kept {
+        place,
+        scope: (scope != unnamed.own).then_some(scope),
+    });
+    Ok(kept.collect())
 }
 
-fn cache_from(text: &str, job: &JobScope) -> Result<CacheFrom, Failure> {
+fn bucket(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<Named, Failure> {
+    let scopes = objects::names(fields)?;
+    let place = CachePlace::Bucket(Box::new(objects::bucket(fields, around.variables)?));
+    Ok(Named { place, scopes })
+}
+
+/// GitHub keeps apart what branches write, and shows a job what the branches that it may believe have written: one scope does.
+fn actions(fields: &mut Fields<'_>, around: &Around<'_>) -> Result<Named, Failure> {
+    let place = CachePlace::Actions(objects::actions(fields, around.variables)?);
+    let scopes = vec![CacheScope::default()];
+    Ok(Named { place, scopes })
+}
+
+fn cache_from(text: &str, around: &Around<'_>) -> Result<CacheFrom, Failure> {
+    let job = around.job;
     if !text.contains('=') {
-        return Ok(read(short(text)?, job));
+        return Ok(read(short("--cache-from", text, around)?, job));
     }
     let mut fields = Fields::parse("--cache-from", text)?;
-    let (place, scope) = match fields.kind()?.as_str() {
+    let Named { place, scopes } = match fields.kind()?.as_str() {
         "registry" => registry(&fields.need("ref")?)?,
-        "local" => (directory(&fields.need("src")?), None),
+        "local" => directory(&fields.need("src")?),
+        "s3" => bucket(&mut fields, around)?,
+        "gha" => actions(&mut fields, around)?,
         "inline" => {
             return Err(fields.refuse_with(
                 "records inside images are read by the image's name",
@@ -150,7 +251,7 @@ fn cache_from(text: &str, job: &JobScope) -> Result<CacheFrom, Failure> {
         }
         other => return Err(unknown(&fields, other)),
     };
-    let JobScope { own, mut fallbacks } = named_scope(&mut fields, scope, job);
+    let JobScope { own, mut fallbacks } = named_scope(&mut fields, &scopes, job);
     let named = all(&mut fields, "scope-fallback");
     if !named.is_empty() {
         fallbacks = named.iter().map(|name| CacheScope::new(name)).collect();
@@ -167,14 +268,19 @@ fn cache_from(text: &str, job: &JobScope) -> Result<CacheFrom, Failure> {
     })
 }
 
-fn cache_to(text: &str, job: &JobScope) -> Result<CacheTo, Failure> {
+/// Returns one cache for each name that it is given.
+fn cache_to(text: &str, around: &Around<'_>) -> Result<Vec<CacheTo>, Failure> {
+    let job = around.job;
     if !text.contains('=') {
-        return Ok(written(short(text)?, job, CacheMode::Min));
+        let named = short("--cache-to", text, around)?;
+        return Ok(vec![written(named, job, CacheMode::Min)]);
     }
     let mut fields = Fields::parse("--cache-to", text)?;
-    let (place, scope) = match fields.kind()?.as_str() {
+    let Named { place, scopes } = match fields.kind()?.as_str() {
         "registry" => registry(&fields.need("ref")?)?,
-        "local" => (directory(&fields.need("dest")?), None),
+        "local" => directory(&fields.need("dest")?),
+        "s3" => bucket(&mut fields, around)?,
+        "gha" => actions(&mut fields, around)?,
         "inline" => {
             if fields.take("mode").is_some_and(|mode| mode == "max") {
                 return Err(fields.refuse_with(
@@ -183,11 +289,15 @@ fn cache_to(text: &str, job: &JobScope) -> Result<CacheTo, Failure> {
                 ));
             }
             fields.done()?;
-            return Ok(CacheTo::Inline);
+            return Ok(vec![CacheTo::Inline]);
         }
         other => return Err(unknown(&fields, other)),
     };
-    let scope = named_scope(&mut fields, scope, job).own;
+    let named = named_scope(&mut fields, &scopes, job).own;
+    let scopes = match scopes.len() {
+        0 | 1 => vec![named],
+        _ => scopes,
+    };
     let mode = match fields.take("mode").as_deref() {
         None | Some("min") => CacheMode::Min,
         Some("max") => CacheMode::Max,
@@ -214,23 +324,24 @@ fn cache_to(text: &str, job: &JobScope) -> Result<CacheTo, Failure> {
         }
     }
     fields.done()?;
-    Ok(CacheTo::Place {
-        place,
+    let to = scopes.into_iter().map(|scope| CacheTo::Place {
+        place: place.clone(),
         scope,
         mode,
         compression,
         ignore_error,
-        mounts,
+        mounts: mounts.clone(),
         mounts_max_size,
-    })
+    });
+    Ok(to.collect())
 }
 
-fn named_scope(fields: &mut Fields<'_>, scope: Option<CacheScope>, job: &JobScope) -> JobScope {
+fn named_scope(fields: &mut Fields<'_>, scopes: &[CacheScope], job: &JobScope) -> JobScope {
     let named = fields.take("scope").filter(|name| !name.is_empty());
     match named.as_deref() {
         Some("auto") => job.clone(),
-        Some(name) => alone(CacheScope::new(name)),
-        None => scope.map_or_else(|| job.clone(), alone),
+        Some(name) => scope(&[CacheScope::new(name)], job),
+        None => scope(scopes, job),
     }
 }
 
@@ -263,12 +374,32 @@ fn all(fields: &mut Fields<'_>, name: &str) -> Vec<String> {
 }
 
 fn unknown(fields: &Fields<'_>, kind: &str) -> Failure {
+    if kind == "azblob" {
+        return fields.refuse_with(
+            "type azblob is not supported: Azure's blob storage does not speak S3's dialect",
+            "a cache in Azure's registry does the same: `--cache NAME.azurecr.io/REPOSITORY`",
+        );
+    }
     fields.refuse_with(&format!("there is no type `{kind}`"), TYPES)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// No variables are set.
+    fn around(job: &JobScope) -> Around<'_> {
+        Around {
+            job,
+            variables: &|_| None,
+        }
+    }
+
+    fn to(text: &str, job: &JobScope) -> CacheTo {
+        let mut to = cache_to(text, &around(job)).unwrap();
+        assert_eq!(to.len(), 1, "{text}");
+        to.remove(0)
+    }
 
     fn args(cache: &[&str], from: &[&str], to: &[&str]) -> Caches {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
@@ -282,11 +413,12 @@ mod tests {
     #[test]
     fn places_and_scopes() {
         let place = |text: &str| {
-            let from = cache_from(text, &JobScope::default()).unwrap();
+            let from = cache_from(text, &around(&JobScope::default())).unwrap();
             let scope = from.scope.as_str();
             match from.place {
                 CachePlace::Registry { image } => format!("registry {} {scope}", image.name()),
                 CachePlace::Directory { path } => format!("directory {} {scope}", path.display()),
+                other => format!("{other} {scope}"),
             }
         };
         let check = |text: &str, expected: &str| assert_eq!(place(text), expected, "{text}");
@@ -297,17 +429,27 @@ mod tests {
         check("./b", "directory ./b cache");
         check("dir:b", "directory b cache");
         check("app", "registry docker.io/library/app cache");
+        check("s3://b", "`s3://b/` cache");
+        check("s3://b/a/c/", "`s3://b/a/c/` cache");
+        check("type=s3,bucket=b,prefix=a,name=x", "`s3://b/a` x");
     }
 
     #[test]
     fn places_to_look_after_are_named_in_every_way() {
         let check = |text: &str, expected: &str| {
-            let job = alone(CacheScope::new("branch"));
-            let shown = kept("--remote", text, &job).unwrap().map(|kept| {
-                let scope = kept.scope.as_ref().map_or("*", CacheScope::as_str);
-                format!("{} {scope}", kept.place)
-            });
-            assert_eq!(shown.as_deref().unwrap_or("nothing"), expected, "{text}");
+            let job = JobScope {
+                own: CacheScope::new("branch"),
+                fallbacks: Vec::new(),
+            };
+            let shown: Vec<String> = kept("--remote", text, &around(&job))
+                .unwrap()
+                .iter()
+                .map(|kept| {
+                    let scope = kept.scope.as_ref().map_or("*", CacheScope::as_str);
+                    format!("{} {scope}", kept.place)
+                })
+                .collect();
+            assert_eq!(shown.join(", "), expected, "{text}");
         };
         check("reg.io/c", "reg.io/c:latest *");
         check("reg.io/c:x", "reg.io/c:x x");
@@ -323,17 +465,25 @@ mod tests {
         );
         check("type=local,src=/c,scope=a/b", "`/c` a_b.c14cddc033f64b9d");
         check("type=local,dest=/c", "`/c` *");
-        check("type=inline", "nothing");
-        let refused = kept("--remote", "type=nfs,src=/c", &JobScope::default());
-        let refused = refused.err().unwrap();
-        let message = &refused.diagnostics[0].message;
-        assert!(message.starts_with("`--remote type=nfs"), "{message}");
+        check("type=inline", "");
+        check("s3://b/c", "`s3://b/c/` *");
+        check("type=s3,bucket=b,mode=max", "`s3://b/` *");
+        check("type=s3,bucket=b,name=x;y", "`s3://b/` x, `s3://b/` y");
+        for (text, expected) in [
+            ("type=nfs,src=/c", "`--remote type=nfs"),
+            ("gha", "what is in GitHub's cache"),
+            ("type=gha,mode=max", "what is in GitHub's cache"),
+        ] {
+            let refused = kept("--remote", text, &around(&JobScope::default()));
+            let message = &refused.err().unwrap().diagnostics[0].message;
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     #[test]
     fn the_short_form_reads_and_writes_everything() {
         let job = JobScope::default();
-        let (from, to) = caches(&args(&["reg.io/c:x", ""], &[], &[]), &job).unwrap();
+        let (from, to) = caches(&args(&["reg.io/c:x", ""], &[], &[]), &around(&job)).unwrap();
         assert_eq!(from.len(), 1);
         let [
             CacheTo::Place {
@@ -360,7 +510,7 @@ mod tests {
             fallbacks: vec![CacheScope::default()],
         };
         let check = |text: &str, expected: &str| {
-            let from = cache_from(text, &job).unwrap();
+            let from = cache_from(text, &around(&job)).unwrap();
             let scopes = std::iter::once(&from.scope).chain(&from.fallbacks);
             let scopes: Vec<&str> = scopes.map(CacheScope::as_str).collect();
             assert_eq!(scopes.join(" "), expected, "{text}");
@@ -376,11 +526,72 @@ mod tests {
         );
         check("type=local,src=/c,scope-fallback=z", "branch z");
         for text in ["type=local,dest=/c", "type=local,dest=/c,scope=auto", "/c"] {
-            let CacheTo::Place { scope, .. } = cache_to(text, &job).unwrap() else {
+            let CacheTo::Place { scope, .. } = to(text, &job) else {
                 panic!("{text}");
             };
             assert_eq!(scope, job.own, "{text}");
         }
+    }
+
+    #[test]
+    fn several_values_and_several_names() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(several(text), expected, "{text}");
+        check("a;b", &["a", "b"]);
+        check(";a;;b;", &["a", "b"]);
+        check("", &[]);
+        check(
+            "type=s3,bucket=b,name=a;c,mode=max;/d",
+            &["type=s3,bucket=b,name=a;c,mode=max", "/d"],
+        );
+        check(
+            "type=s3,name=a;b;c;reg.io/d;e",
+            &["type=s3,name=a;b;c", "reg.io/d", "e"],
+        );
+        check(
+            "type=s3,name=a;type=local,src=/c",
+            &["type=s3,name=a", "type=local,src=/c"],
+        );
+        check("type=s3,bucket=a;b", &["type=s3,bucket=a", "b"]);
+        let job = JobScope::default();
+        let text = "type=s3,bucket=b,name=a;c,name=d".to_owned();
+        let args = args(&[], &[&text], &[&text]);
+        let (from, to) = caches(&args, &around(&job)).unwrap();
+        let fallbacks: Vec<&str> = from[0].fallbacks.iter().map(CacheScope::as_str).collect();
+        assert_eq!((from[0].scope.as_str(), fallbacks), ("a", vec!["c", "d"]));
+        let written = to.iter().map(|to| match to {
+            CacheTo::Place { scope, .. } => scope.as_str(),
+            CacheTo::Inline => "-",
+        });
+        assert_eq!(written.collect::<Vec<_>>(), ["a", "c", "d"]);
+    }
+
+    #[test]
+    fn a_cache_of_github_has_one_scope_unless_another_is_named() {
+        let job = JobScope {
+            own: CacheScope::new("branch"),
+            fallbacks: vec![CacheScope::default()],
+        };
+        let around = Around {
+            job: &job,
+            variables: &|name| match name {
+                "ACTIONS_RESULTS_URL" => Some("https://results.example.com/".to_owned()),
+                "ACTIONS_RUNTIME_TOKEN" => Some("hunter2".to_owned()),
+                _ => None,
+            },
+        };
+        let check = |text: &str, expected: &str| {
+            let from = cache_from(text, &around).unwrap();
+            assert!(matches!(from.place, CachePlace::Actions(_)));
+            let scopes = std::iter::once(&from.scope).chain(&from.fallbacks);
+            let scopes: Vec<&str> = scopes.map(CacheScope::as_str).collect();
+            assert_eq!(scopes.join(" "), expected, "{text}");
+            assert!(!format!("{from:?}").contains("hunter2"));
+        };
+        check("gha", "cache");
+        check("type=gha", "cache");
+        check("type=gha,scope=x", "x");
+        check("type=gha,scope=auto", "branch cache");
+        check("type=gha,scope-fallback=y", "cache y");
     }
 
     #[test]
@@ -391,7 +602,7 @@ mod tests {
                 mounts,
                 mounts_max_size,
                 ..
-            } = cache_to(&format!("type=local,dest=/c{text}"), &job).unwrap()
+            } = to(&format!("type=local,dest=/c{text}"), &job)
             else {
                 panic!("{text}");
             };
@@ -406,10 +617,11 @@ mod tests {
         check(",mode=max,mounts=false", "None 2048");
         check(",mounts=true,mounts-max-size=10g", "All 10240");
         check(",mounts=a,mounts=/b", "Of([\"a\", \"/b\"]) 2048");
-        let from = cache_from("type=local,src=/c,mounts=false", &job).unwrap();
+        let from = cache_from("type=local,src=/c,mounts=false", &around(&job)).unwrap();
         assert_eq!(from.mounts, MountChoice::None);
-        assert!(cache_to("type=local,dest=/c,mounts=a,mounts=true", &job).is_err());
-        assert!(cache_to("type=local,dest=/c,mounts-max-size=big", &job).is_err());
+        for text in ["mounts=a,mounts=true", "mounts-max-size=big"] {
+            assert!(cache_to(&format!("type=local,dest=/c,{text}"), &around(&job)).is_err());
+        }
     }
 
     #[test]
@@ -422,7 +634,7 @@ mod tests {
                 "type=local,dest=/c",
                 "type=inline",
             ],
-        ), &JobScope::default())
+        ), &around(&JobScope::default()))
         .unwrap();
         let scopes: Vec<&str> = from.iter().map(|from| from.scope.as_str()).collect();
         assert_eq!(scopes[..2], ["cache", "b"]);
@@ -445,12 +657,16 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         let check = |from: &[&str], to: &[&str], expected: &str| {
-            let failure = caches(&args(&[], from, to), &JobScope::default()).unwrap_err();
+            let failure = caches(&args(&[], from, to), &around(&JobScope::default())).unwrap_err();
             let text = format!("{:?}", failure.diagnostics[0]);
             assert!(text.contains(expected), "{text}");
         };
         check(&["type=registry"], &[], "ref=… is missing");
-        check(&["type=azblob,name=x"], &[], "there is no type `azblob`");
+        check(&["type=azblob,name=x"], &[], "azurecr.io/REPOSITORY");
+        check(&["type=ftp"], &[], "there is no type `ftp`");
+        check(&["s3://"], &[], "bucket=… is missing");
+        check(&["gha"], &[], "ACTIONS_RESULTS_URL is not set");
+        check(&["type=s3,bucket=b,name=a,scope=b"], &[], "say the same");
         check(&["type=inline"], &[], "by the image's name");
         check(&["type=local,src=/c,digest=sha256:1"], &[], "not supported");
         check(&[], &["type=local,src=/c"], "dest=… is missing");

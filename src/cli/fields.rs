@@ -1,20 +1,36 @@
 //! Values of the form `key=value,key=value`, as `--output` and `--cache-to` have them.
 
 use crate::pipeline::Failure;
-use crate::vocab::Compression;
+use crate::vocab::{Compression, without_passwords};
 
 use super::usage;
+
+/// Fields whose values no message shows.
+const SECRETS: [&str; 4] = ["secret_access_key", "session_token", "token", "ghtoken"];
 
 /// The fields of one value, taken one by one so that what is left over is an error.
 pub(super) struct Fields<'a> {
     flag: &'a str,
-    text: &'a str,
+    /// The value as messages show it.
+    text: String,
     fields: Vec<(String, String)>,
 }
 
 impl<'a> Fields<'a> {
+    /// Takes what a value without fields says as fields.
+    pub(super) fn of(flag: &'a str, text: &str, fields: &[(&str, &str)]) -> Fields<'a> {
+        let fields = fields.iter();
+        Fields {
+            flag,
+            text: text.to_owned(),
+            fields: fields
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        }
+    }
+
     /// Splits at commas; a field in double quotes may hold some.
-    pub(super) fn parse(flag: &'a str, text: &'a str) -> Result<Fields<'a>, Failure> {
+    pub(super) fn parse(flag: &'a str, text: &str) -> Result<Fields<'a>, Failure> {
         let mut fields: Vec<String> = vec![String::new()];
         let mut quoted = false;
         let mut characters = text.chars().peekable();
@@ -32,20 +48,30 @@ impl<'a> Fields<'a> {
         }
         if quoted {
             return Err(usage(format!(
-                "`{flag} {text}` has a quote that does not end"
+                "`{flag} {}` has a quote that does not end",
+                without_secrets(text)
             )));
         }
         let pairs = fields.into_iter().map(|field| {
             let pair = field
                 .split_once('=')
                 .map(|(key, value)| (key.trim().to_lowercase(), value.to_owned()));
-            pair.ok_or_else(|| usage(format!("`{flag} {text}`: `{field}` is not key=value")))
+            pair.ok_or_else(|| {
+                // It may be the rest of a secret that a comma has cut.
+                let (text, field) = match without_secrets(text) {
+                    shown if shown == text => (shown, field),
+                    shown => (shown, "a field".to_owned()),
+                };
+                usage(format!("`{flag} {text}`: `{field}` is not key=value"))
+            })
         });
-        Ok(Fields {
-            flag,
-            text,
-            fields: pairs.collect::<Result<_, _>>()?,
-        })
+        let fields: Vec<(String, String)> = pairs.collect::<Result<_, _>>()?;
+        let has_secret = fields.iter().any(|(name, _)| is_secret(name));
+        let text = match has_secret {
+            true => shown(&fields),
+            false => without_passwords(text),
+        };
+        Ok(Fields { flag, text, fields })
     }
 
     pub(super) fn kind(&mut self) -> Result<String, Failure> {
@@ -122,10 +148,71 @@ impl<'a> Fields<'a> {
     pub(super) fn done(self) -> Result<(), Failure> {
         match self.fields.first() {
             None => Ok(()),
-            Some((name, value)) => Err(usage(format!(
-                "`{} {}`: `{name}={value}` is not supported for this type",
-                self.flag, self.text
+            Some(field) => Err(usage(format!(
+                "`{} {}`: `{}` is not supported for this type",
+                self.flag,
+                self.text,
+                shown(std::slice::from_ref(field))
             ))),
         }
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    SECRETS.contains(&name)
+}
+
+fn shown(fields: &[(String, String)]) -> String {
+    let fields = fields.iter().map(|(name, value)| match is_secret(name) {
+        true => format!("{name}=***"),
+        false => format!("{name}={value}"),
+    });
+    without_passwords(&fields.collect::<Vec<_>>().join(","))
+}
+
+/// Cuts a text that cannot be split into fields where its first secret begins.
+fn without_secrets(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let begins = SECRETS.iter().filter_map(|name| lower.find(name));
+    match begins.min() {
+        Some(at) => format!("{}***", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_shows_a_secret() {
+        let check = |text: &str, expected: &str| {
+            let failure = match Fields::parse("--x", text) {
+                Err(failure) => failure,
+                Ok(mut fields) => match fields.take("taken") {
+                    Some(_) => fields.refuse("no"),
+                    None => fields.done().unwrap_err(),
+                },
+            };
+            assert_eq!(failure.diagnostics[0].message, expected, "{text}");
+            assert!(!format!("{failure:?}").contains("hunter2"));
+        };
+        let plain = "`--x a=b`: `a=b` is not supported for this type";
+        check("a=b", plain);
+        let left = "`--x token=***,a=b`: `token=***` is not supported for this type";
+        check("token=hunter2,a=b", left);
+        check(
+            "taken=1,Secret_Access_Key=\"hunter2,hunter2\"",
+            "`--x taken=1,secret_access_key=***`: no",
+        );
+        check(
+            "a=b,session_token=hunter2,hunter2",
+            "`--x a=b,***`: `a field` is not key=value",
+        );
+        check(
+            "a=b,\"ghtoken=hunter2",
+            "`--x a=b,\"***` has a quote that does not end",
+        );
+        check("a", "`--x a`: `a` is not key=value");
     }
 }

@@ -18,6 +18,7 @@ mod images;
 mod isolation;
 mod limits;
 mod manifest;
+mod objects;
 mod output;
 mod registry;
 mod request;

@@ -11,7 +11,7 @@ use crate::vocab::{
 };
 
 use super::args::{Build, Global, Network, Progress, RequireIsolation};
-use super::caches::caches;
+use super::caches::{Around, caches};
 use super::output::{self, outputs};
 use super::scope::JobScope;
 use super::{grants, isolation, limits, usage};
@@ -57,8 +57,15 @@ pub(super) fn request(
         .map(|text| image(text))
         .collect::<Result<Vec<_>, _>>()?;
     let outputs = outputs(&args, &tags)?;
-    let job = JobScope::of(&|name| std::env::var(name).ok());
-    let (cache_from, cache_to) = caches(&args.caches, &job)?;
+    let variables = |name: &str| std::env::var(name).ok();
+    let job = JobScope::of(&variables);
+    let (cache_from, cache_to) = caches(
+        &args.caches,
+        &Around {
+            job: &job,
+            variables: &variables,
+        },
+    )?;
     let mut registry = global.registry_options()?;
     registry.accounts = args.account.of(&pushed(&outputs))?;
     let (annotations, index_annotations) = annotations(&args.annotation)?;

@@ -14,6 +14,10 @@ pub enum CachePlace {
     Registry { image: ImageRef },
     /// `type=local,src=DIRECTORY`, `type=local,dest=DIRECTORY`
     Directory { path: PathBuf },
+    /// `type=s3,bucket=BUCKET`
+    Bucket(Box<BucketPlace>),
+    /// `type=gha`
+    Actions(ActionsPlace),
 }
 
 /// A part of a bucket of an object store that speaks S3's dialect.
@@ -62,6 +66,14 @@ impl fmt::Display for CachePlace {
         match self {
             CachePlace::Registry { image } => f.write_str(&image.familiar()),
             CachePlace::Directory { path } => write!(f, "`{}`", path.display()),
+            CachePlace::Bucket(place) => {
+                write!(f, "`s3://{}/{}`", place.bucket, place.prefix)?;
+                match &place.endpoint {
+                    Some(endpoint) => write!(f, " at `{endpoint}`"),
+                    None => Ok(()),
+                }
+            }
+            CachePlace::Actions(_) => f.write_str("`gha`"),
         }
     }
 }

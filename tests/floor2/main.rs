@@ -20,6 +20,7 @@ mod limits;
 mod lower;
 mod manifest;
 mod mounts;
+mod object_caches;
 mod outputs;
 mod registry;
 mod remotes;

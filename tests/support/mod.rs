@@ -6,6 +6,7 @@ pub mod http;
 pub mod image;
 pub mod lab;
 pub mod machine_root;
+pub mod objects;
 pub mod power;
 pub mod registry;
 pub mod repository;

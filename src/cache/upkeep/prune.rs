@@ -145,13 +145,13 @@ fn sweep(
 ) -> Result<(), CacheError> {
     let held = held(client, place, pruning, staying, &pruned.gone)?;
     let before = earlier(clock, GRACE);
-    for blob in place.blobs()? {
+    for blob in place.blobs(client)? {
         let is_held = Digest::from_hex(&blob.name).is_none_or(|digest| held.contains(&digest));
         if is_held {
             continue;
         }
         let is_old = blob.changed.is_some_and(|changed| changed < before);
-        if is_old && (pruning.dry_run || place.remove_blob(&blob, before)?) {
+        if is_old && (pruning.dry_run || place.remove_blob(client, &blob, before)?) {
             pruned.blobs += 1;
             pruned.bytes = pruned.bytes.saturating_add(blob.size);
         } else {

@@ -252,11 +252,13 @@ fn a_blob_that_is_meant_again_stays_and_one_that_went_is_brought_again() {
     let place = shared.place("main");
     let before = now();
     shared.publish("main", "one", b"bytes");
-    let blobs = place.blobs().unwrap();
+    let client = &shared.client;
+    let blobs = place.blobs(client).unwrap();
     // Its time was set after it was found old.
     assert!(
         !place
             .remove_blob(
+                client,
                 &blobs[0],
                 Timestamp {
                     seconds: before.seconds - 5,
@@ -267,7 +269,7 @@ fn a_blob_that_is_meant_again_stays_and_one_that_went_is_brought_again() {
     );
     assert!(shared.has(b"bytes"));
     age(&shared.blob_path(b"bytes"), 20);
-    assert!(place.remove_blob(&blobs[0], before).unwrap());
+    assert!(place.remove_blob(client, &blobs[0], before).unwrap());
     assert!(!shared.has(b"bytes"));
     shared.publish("main", "two", b"bytes");
     assert!(shared.has(b"bytes"));
