@@ -20,6 +20,9 @@ use crate::vocab::{
 /// Entries that are written at the same time when the build is done.
 const ENTRIES_AT_ONCE: usize = 6;
 
+/// How often blobs are brought that were there and then were not.
+const PUT_ATTEMPTS: usize = 3;
+
 /// Opens a blob from an offset on.
 pub type Open = Arc<dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Send + Sync>;
 
@@ -419,16 +422,26 @@ impl Inner {
                 return Ok(());
             }
         }
-        for form in forms {
-            let mount_from: Vec<ImageRef> = form.mount_from.iter().cloned().collect();
-            place.put_blob(client, &form.form.blob, &*form.open, &mount_from)?;
+        let put = || {
+            for form in forms {
+                let mount_from: Vec<ImageRef> = form.mount_from.iter().cloned().collect();
+                place.put_blob(client, &form.form.blob, &*form.open, &mount_from)?;
+            }
+            if entry.forms().is_empty() {
+                let (blob, bytes) = nothing();
+                put_bytes(client, place, &blob, bytes)?;
+            }
+            place.put_document(client, &place.step(&entry.key), &documents)
+        };
+        // Somebody who prunes may take a blob for a moment, or just before it was found to be there.
+        let mut put_once = put();
+        for _ in 1..PUT_ATTEMPTS {
+            match put_once {
+                Err(error) if error.misses_blobs() => put_once = put(),
+                done => return done,
+            }
         }
-        if entry.forms().is_empty() {
-            let (blob, bytes) = nothing();
-            put_bytes(client, place, &blob, bytes)?;
-        }
-        place.put_document(client, &place.step(&entry.key), &documents)?;
-        Ok(())
+        put_once
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
