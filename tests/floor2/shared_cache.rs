@@ -48,7 +48,13 @@ fn an_empty_machine_with_a_warm_cache_asks_for_manifests_and_moves_no_layer() {
     let again = second.build(&["--cache-from", &cache, "--output", &output]);
     assert_eq!(again.succeeds().executed(), 0, "{}", again.stderr);
     assert_eq!(registry.manifest("app", "v1").unwrap(), pushed);
-    let lines = registry.take_lines();
+    let log = registry.take_log();
+    let (received, sent) = log.iter().fold((0, 0), |(received, sent), entry| {
+        (received + entry.received, sent + entry.sent)
+    });
+    // Ten entries, the base's manifest and config; config and manifest of the image.
+    assert!(sent < 40_000 && received < 10_000, "{sent} {received}");
+    let lines: Vec<String> = log.iter().map(|entry| entry.line()).collect();
     assert_eq!(
         count(&lines, "GET", "/app/cache/manifests/"),
         10,

@@ -1,6 +1,5 @@
 //! The cache service of GitHub Actions and its storage, with faults.
 
-use std::io;
 use std::time::Duration;
 
 use super::super::fake_objects::{FakeObjects, TOKEN, Trouble};
@@ -20,11 +19,6 @@ fn cache(fake: &FakeObjects) -> ActionsCache {
     client().actions_cache(&place(fake)).unwrap()
 }
 
-fn open_of(bytes: &[u8]) -> impl Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync + use<> {
-    let bytes = bytes.to_vec();
-    move |offset| Ok(Box::new(io::Cursor::new(bytes[offset as usize..].to_vec())) as _)
-}
-
 fn give(cache: &ActionsCache, bytes: &[u8]) -> Result<(), String> {
     let put = cache.put_blob(&descriptor(bytes), &open_of(bytes));
     put.map_err(|error| clean_told(&error))
@@ -33,27 +27,7 @@ fn give(cache: &ActionsCache, bytes: &[u8]) -> Result<(), String> {
 fn take(cache: &ActionsCache, wanted: &Descriptor) -> Result<Vec<u8>, String> {
     let reader = cache.blob(wanted).map_err(|error| clean_told(&error))?;
     let mut reader = reader.ok_or("nothing")?;
-    let mut bytes = Vec::new();
-    match reader.read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => {
-            // Never a good end after a bad one.
-            assert!(reader.read(&mut [0; 16]).is_err());
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-            Err(inner.map_or(error.to_string(), clean_told::<RegistryError>))
-        }
-    }
-}
-
-/// Returns what a user could get to see, which holds neither the token nor a signature.
-fn clean_told<E: std::error::Error + 'static>(error: &E) -> String {
-    let text = told(error);
-    assert!(!text.contains("hunter2"), "{text}");
-    text
-}
-
-fn count(lines: &[String], part: &str) -> usize {
-    lines.iter().filter(|line| line.contains(part)).count()
+    drain(&mut reader).map_err(clean)
 }
 
 #[test]
@@ -182,9 +156,9 @@ fn reading_goes_on_where_it_was_cut_and_with_another_url_where_one_has_ended() {
     fake.trouble("GET", "/storage/", Trouble::CutBody(200_000));
     assert_eq!(take(&cache, &descriptor(&bytes)).unwrap(), bytes);
     let lines = fake.take_lines();
-    assert_eq!(count(&lines, "GetCacheEntryDownloadURL"), 2, "{lines:?}");
+    assert_eq!(count_of(&lines, "GetCacheEntryDownloadURL"), 2, "{lines:?}");
     assert_eq!(
-        (count(&lines, " 403"), count(&lines, " 206")),
+        (count_of(&lines, " 403"), count_of(&lines, " 206")),
         (1, 2),
         "{lines:?}"
     );

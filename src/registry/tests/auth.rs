@@ -513,7 +513,7 @@ fn one_token_is_for_several_repositories_and_a_refresh_token_buys_it() {
     client.resolve(&image(&fake, "a:1")).unwrap();
     fake.take_log();
     let open =
-        |_: u64| -> std::io::Result<Box<dyn Read + Send>> { panic!("what is mounted is not read") };
+        |_: u64| -> io::Result<Box<dyn Read + Send>> { panic!("what is mounted is not read") };
     let from = ["base".to_owned()];
     let pushed = client.push_blob(
         &image(&fake, "a"),
@@ -549,10 +549,8 @@ fn an_upload_goes_on_where_it_stood_when_its_token_ended() {
     fake.fault("PATCH", "", Fault::Pass);
     fake.fault("PATCH", "", Fault::ExpireTokens);
     let bytes = noise(300_000);
-    let open = |offset: u64| -> std::io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(std::io::Cursor::new(
-            bytes[offset as usize..].to_vec(),
-        )))
+    let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(io::Cursor::new(bytes[offset as usize..].to_vec())))
     };
     let client = client_of(&fake, "writer", "hunter2");
     let name = image(&fake, "a");

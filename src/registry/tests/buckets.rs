@@ -1,6 +1,5 @@
 //! Buckets against a store that checks every signature.
 
-use std::io;
 use std::time::Duration;
 
 use super::super::fake_objects::{BUCKET, FakeObjects, KEY, REGION, SECRET, Trouble};
@@ -36,11 +35,6 @@ fn bucket(fake: &FakeObjects) -> Bucket {
     client().bucket(&place(fake)).unwrap()
 }
 
-fn open_of(bytes: &[u8]) -> impl Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync + use<> {
-    let bytes = bytes.to_vec();
-    move |offset| Ok(Box::new(io::Cursor::new(bytes[offset as usize..].to_vec())) as _)
-}
-
 fn give(bucket: &Bucket, name: &str, bytes: &[u8]) -> Result<(), String> {
     let put = bucket.put_blob(name, &descriptor(bytes), &open_of(bytes), HOUR);
     put.map_err(|error| clean_told(&error))
@@ -51,27 +45,7 @@ fn take(bucket: &Bucket, name: &str, wanted: &Descriptor) -> Result<Vec<u8>, Str
         .blob(name, wanted)
         .map_err(|error| clean_told(&error))?;
     let mut reader = reader.ok_or("nothing")?;
-    let mut bytes = Vec::new();
-    match reader.read_to_end(&mut bytes) {
-        Ok(_) => Ok(bytes),
-        Err(error) => {
-            // Never a good end after a bad one.
-            assert!(reader.read(&mut [0; 16]).is_err());
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-            Err(inner.map_or(error.to_string(), clean_told::<RegistryError>))
-        }
-    }
-}
-
-/// Returns what a user could get to see, which holds no secret.
-fn clean_told<E: std::error::Error + 'static>(error: &E) -> String {
-    let text = told(error);
-    assert!(!text.contains("hunter2"), "{text}");
-    text
-}
-
-fn count(lines: &[String], part: &str) -> usize {
-    lines.iter().filter(|line| line.contains(part)).count()
+    drain(&mut reader).map_err(clean)
 }
 
 #[test]
@@ -112,7 +86,7 @@ fn what_is_there_is_not_sent_again_and_asked_for_once() {
     // What may be about to go because it is old is sent again.
     fake.manners(|manners| manners.age = HOUR);
     give(&bucket(&fake), "b", &bytes).unwrap();
-    assert_eq!(count(&fake.take_lines(), "PUT"), 1);
+    assert_eq!(count_of(&fake.take_lines(), "PUT"), 1);
     // What is torn is another size.
     fake.put_object("b", &bytes[..10]);
     give(&bucket(&fake), "b", &bytes).unwrap();
@@ -227,7 +201,7 @@ fn reading_goes_on_where_it_was_cut() {
     assert_eq!(take(&bucket, "b", &descriptor(&bytes)).unwrap(), bytes);
     let lines = fake.take_lines();
     assert_eq!(
-        (count(&lines, " 200"), count(&lines, " 206")),
+        (count_of(&lines, " 200"), count_of(&lines, " 206")),
         (1, 2),
         "{lines:?}"
     );
@@ -409,10 +383,10 @@ fn keys_that_end_in_the_middle_are_asked_for_again() {
     let bucket = client.bucket(&place).unwrap();
     bucket.put("d", b"x".to_vec()).unwrap();
     bucket.get("d", 10).unwrap().unwrap();
-    assert_eq!(count(&fake.take_lines(), "/keys"), 1);
+    assert_eq!(count_of(&fake.take_lines(), "/keys"), 1);
     fake.manners(|manners| manners.session = Some("hunter2-second".to_owned()));
     bucket.get("d", 10).unwrap().unwrap();
-    assert_eq!(count(&fake.take_lines(), "/keys"), 1);
+    assert_eq!(count_of(&fake.take_lines(), "/keys"), 1);
 }
 
 #[test]

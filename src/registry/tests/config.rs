@@ -291,8 +291,8 @@ fn what_was_pushed_is_found_where_it_was_pushed() {
     );
     let client = machine.client();
     let name = image(&named, "a:1");
-    let open = |_| -> std::io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(std::io::Cursor::new(b"bytes".to_vec())))
+    let open = |_| -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(io::Cursor::new(b"bytes".to_vec())))
     };
     client
         .push_blob(&name, &descriptor(b"bytes"), &open, &[], &|_| ())
@@ -504,10 +504,10 @@ fn odd_files_are_neither_read_forever_nor_passed_over() {
 fn downloads_do_not_depend_on_registries() {
     struct Nowhere;
     impl crate::registry::Sink for Nowhere {
-        fn restart(&mut self) -> std::io::Result<()> {
+        fn restart(&mut self) -> io::Result<()> {
             Ok(())
         }
-        fn take(&mut self, _: &[u8]) -> std::io::Result<()> {
+        fn take(&mut self, _: &[u8]) -> io::Result<()> {
             Ok(())
         }
     }

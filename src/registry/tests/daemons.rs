@@ -58,8 +58,8 @@ fn hosts_toml_says_where_pushes_go() {
     client
         .push_manifest(&parsed("name.test/a:1"), MANIFEST, &manifest("x"))
         .unwrap();
-    let open = |_| -> std::io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(std::io::Cursor::new(b"bytes".to_vec())))
+    let open = |_| -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(io::Cursor::new(b"bytes".to_vec())))
     };
     client
         .push_blob(

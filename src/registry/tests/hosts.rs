@@ -460,8 +460,8 @@ fn without_threads_no_thread_is_started() {
         assert_eq!(count(), before);
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest).unwrap();
-        let open = |offset: u64| -> std::io::Result<Box<dyn Read + Send>> {
-            Ok(Box::new(std::io::Cursor::new(
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            Ok(Box::new(io::Cursor::new(
                 noise(2_000_000)[offset as usize..].to_vec(),
             )))
         };

@@ -18,7 +18,7 @@ mod soak;
 mod trust;
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::client::Client;
@@ -107,6 +107,10 @@ fn pull(client: &Client, image: &ImageRef, descriptor: &Descriptor) -> Result<Ve
     let mut reader = client
         .blob(image, descriptor)
         .map_err(|error| told(&error))?;
+    drain(&mut reader)
+}
+
+fn drain(reader: &mut dyn Read) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match reader.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
@@ -131,6 +135,26 @@ fn told<E: std::error::Error + 'static>(error: &E) -> String {
         text = format!("{text} | {}", error.hint().unwrap_or_default());
     }
     text
+}
+
+/// Returns what a user could get to see of an error, which holds no secret of the tests.
+fn clean_told<E: std::error::Error + 'static>(error: &E) -> String {
+    clean(told(error))
+}
+
+fn clean(text: String) -> String {
+    assert!(!text.contains("hunter2"), "{text}");
+    text
+}
+
+fn open_of(bytes: &[u8]) -> impl Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync + use<> {
+    let bytes = bytes.to_vec();
+    move |offset| Ok(Box::new(io::Cursor::new(bytes[offset as usize..].to_vec())) as _)
+}
+
+/// Counts the lines that have this part.
+fn count_of(lines: &[String], part: &str) -> usize {
+    lines.iter().filter(|line| line.contains(part)).count()
 }
 
 /// Returns the lines of the log without handshakes.

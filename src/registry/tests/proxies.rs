@@ -54,7 +54,7 @@ impl Tunnel {
     }
 
     /// Starts something that only passes bytes on, at another address.
-    pub(super) fn pass(address: &str, target: u16) -> std::io::Result<Tunnel> {
+    pub(super) fn pass(address: &str, target: u16) -> io::Result<Tunnel> {
         Tunnel::listen(address, target, |_, _| Some(()))
     }
 
@@ -62,7 +62,7 @@ impl Tunnel {
         address: &str,
         target: u16,
         greet: impl Fn(&TcpStream, &Mutex<Vec<Vec<String>>>) -> Option<()> + Send + Sync + 'static,
-    ) -> std::io::Result<Tunnel> {
+    ) -> io::Result<Tunnel> {
         let listener = TcpListener::bind(address)?;
         let port = listener.local_addr()?.port();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -101,7 +101,7 @@ fn splice(near: &TcpStream, target: u16) {
         let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
         std::thread::spawn(move || {
             // Either side may end at any moment.
-            drop(std::io::copy(&mut from, &mut to));
+            drop(io::copy(&mut from, &mut to));
             drop(to.shutdown(Shutdown::Write));
         })
     };
