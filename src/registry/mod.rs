@@ -1,18 +1,18 @@
 //! Registries over HTTP: pull, push, credentials; plain downloads; and object stores as places for caches. All `async` is here, behind calls that block.
 //!
 //! In: image names, descriptors, bytes to push. Out: manifests and blobs whose digests were checked, or a [`RegistryError`] that says
-//! what to do. The room knows the distribution API (v2), its authentication and its dialects; it does not know what a manifest
-//! means, unpacks nothing and writes nothing to disk but the credentials of [`login`].
+//! what to do. The room knows the distribution API (v2), its authentication and its dialects; of manifests it knows
+//! how an index lists images, and no more; it unpacks nothing and writes nothing to disk but the credentials of [`login`].
 //!
 //! ```text
 //! Client ── manifest   HEAD, GET, PUT of manifests        ◀── tags
 //!        ├─ append     indexes that several jobs write to
 //!        ├─ referrers  what is attached to a manifest
 //!        ├─ remove     manifests and tags that are to go
-//!        ├─ pull       blobs as readers that go on after a cut
+//!        ├─ pull       blobs as readers that go on after a cut                      ◀── receipt
 //!        ├─ push       blobs: there, mounted, or one stream that goes on after a cut      ◀── turns
 //!        ├─ fetch      any other URL, for ADD and contexts
-//!        ├─ objects    object stores and cache services, for caches       ◀── cloud
+//!        ├─ objects    object stores and cache services, for caches       ◀── cloud, receipt
 //!        ▼
 //!     exchange         scheme, authorization, another attempt      ◀── endpoint  registries and mirrors ◀── rules ◀── config, site
 //!        ├─ token      Basic and bearer tokens   ◀── challenge, purchase
@@ -52,6 +52,7 @@ mod pull;
 mod purchase;
 mod push;
 mod reactor;
+mod receipt;
 mod referrers;
 mod remove;
 mod retry;

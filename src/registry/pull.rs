@@ -16,8 +16,9 @@ use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::exchange::{Ask, Exchange, Trail};
 use super::reactor::Reactor;
+use super::receipt::{Receipt, Stop};
 use super::transport::Answer;
-use crate::vocab::{Descriptor, Digest, ImageRef, Sha256};
+use crate::vocab::{Descriptor, ImageRef};
 
 /// Pieces that wait for the reader; each is at most a few hundred KiB.
 pub(super) const PIECES: usize = 8;
@@ -62,14 +63,14 @@ impl BlobReader {
         let (sender, receiver) = mpsc::channel(PIECES);
         let transfer = Transfer {
             exchange: exchange.clone(),
-            what: image.with_digest(descriptor.digest).to_string(),
             sources,
             at: 0,
             trail: Trail::default(),
-            descriptor: descriptor.clone(),
-            done: 0,
-            hash: Sha256::new(),
-            pieces: sender,
+            receipt: Receipt::new(
+                descriptor,
+                image.with_digest(descriptor.digest).to_string(),
+                sender,
+            ),
         };
         let task = reactor.block_on(async {
             let mut transfer = transfer;
@@ -138,28 +139,17 @@ impl Drop for BlobReader {
 /// The sending side.
 struct Transfer {
     exchange: Arc<Exchange>,
-    what: String,
     sources: Vec<Endpoint>,
     /// Which of the sources is asked.
     at: usize,
     trail: Trail,
-    descriptor: Descriptor,
-    done: u64,
-    hash: Sha256,
-    pieces: mpsc::Sender<Piece>,
+    receipt: Receipt,
 }
 
 /// An answer, and how many bytes at its beginning are known already.
 struct Opened {
     answer: Answer,
     skip: u64,
-}
-
-/// Why a copy ended early.
-enum Stop {
-    Error(RegistryError),
-    /// Nobody reads any more.
-    Unwanted,
 }
 
 impl Transfer {
@@ -186,13 +176,8 @@ impl Transfer {
     }
 
     async fn run(mut self, first: Opened) {
-        let last = match self.transfer(first).await {
-            Ok(()) => Piece::Verified,
-            Err(Stop::Error(error)) => Piece::Failed(error),
-            Err(Stop::Unwanted) => return,
-        };
-        // An error means that the reader is gone, and with it the question.
-        drop(self.pieces.send(last).await);
+        let transferred = self.transfer(first).await;
+        self.receipt.conclude(transferred).await;
     }
 
     async fn transfer(&mut self, first: Opened) -> Result<(), Stop> {
@@ -213,8 +198,8 @@ impl Transfer {
                 Err(Stop::Unwanted) => return Err(Stop::Unwanted),
                 Err(Stop::Error(error)) => error,
             };
-            if self.done >= mark + self.exchange.tuning().progress {
-                mark = self.done;
+            if self.receipt.done >= mark + self.exchange.tuning().progress {
+                mark = self.receipt.done;
                 tries.reset();
             }
             let stays = if is_short(&error) {
@@ -227,25 +212,20 @@ impl Transfer {
                 tries = self.exchange.tries(&self.sources[self.at]);
             }
         }
-        let found = std::mem::take(&mut self.hash).finish();
-        if found == self.descriptor.digest {
+        let Err(error) = self.receipt.verify() else {
             return Ok(());
-        }
+        };
         // The bytes are out; the next attempt should not meet the same mirror.
         for endpoint in &self.sources[..=self.at] {
             if endpoint.is_mirror {
                 endpoint.host.set_down(&format!(
                     "`{}` sent wrong bytes of `{}`",
                     endpoint.host.registry(),
-                    self.what
+                    self.receipt.what
                 ));
             }
         }
-        Err(Stop::Error(RegistryError::DigestMismatch {
-            what: self.what.clone(),
-            expected: self.descriptor.digest,
-            found,
-        }))
+        Err(Stop::Error(error))
     }
 
     /// Turns to the next source, or ends with what went wrong at all of them.
@@ -260,47 +240,38 @@ impl Transfer {
 
     /// Asks for the bytes from `done` on.
     async fn open(&self, endpoint: &Endpoint) -> Result<Opened, RegistryError> {
-        let digest: Digest = self.descriptor.digest;
-        let size = self.descriptor.size;
-        let mut ask = Ask::read(
-            Method::GET,
-            endpoint,
-            &format!("blobs/{digest}"),
-            &self.what,
-        );
+        let receipt = &self.receipt;
+        let (digest, size) = (receipt.blob.digest, receipt.blob.size);
+        let tail = format!("blobs/{digest}");
+        let mut ask = Ask::read(Method::GET, endpoint, &tail, &receipt.what);
         ask.headers
             .insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if self.done > 0 {
-            let range = format!("bytes={}-", self.done);
+        if receipt.done > 0 {
+            let range = format!("bytes={}-", receipt.done);
             ask.headers.insert(
                 RANGE,
                 HeaderValue::from_str(&range).expect("digits are plain text"),
             );
         }
-        let wrong_size = |found| RegistryError::SizeMismatch {
-            what: self.what.clone(),
-            expected: size,
-            found,
-        };
         let answer = self.exchange.ask_once(endpoint, &ask, &[416]).await?;
         match answer.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let range = answer.header("content-range").and_then(content_range);
                 match range {
-                    Some((_, Some(total))) if total != size => Err(wrong_size(total)),
-                    Some((start, _)) if start == self.done => Ok(Opened { answer, skip: 0 }),
+                    Some((_, Some(total))) if total != size => Err(receipt.wrong_size(total)),
+                    Some((start, _)) if start == receipt.done => Ok(Opened { answer, skip: 0 }),
                     _ => Err(RegistryError::Protocol {
                         host: endpoint.host.registry().to_owned(),
                         what: "it sent another range than was asked for".to_owned(),
                     }),
                 }
             }
-            StatusCode::RANGE_NOT_SATISFIABLE => Err(wrong_size(self.done)),
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(receipt.wrong_size(receipt.done)),
             StatusCode::OK => match answer.length() {
-                Some(length) if length != size => Err(wrong_size(length)),
+                Some(length) if length != size => Err(receipt.wrong_size(length)),
                 _ => Ok(Opened {
                     answer,
-                    skip: self.done,
+                    skip: receipt.done,
                 }),
             },
             status => Err(RegistryError::Protocol {
@@ -313,44 +284,17 @@ impl Transfer {
     async fn copy(&mut self, opened: Opened) -> Result<(), Stop> {
         let Opened { answer, mut skip } = opened;
         let mut response = answer.response;
-        let size = self.descriptor.size;
         loop {
             let chunk = match self.exchange.transport().chunk(&mut response).await {
                 Ok(chunk) => chunk,
                 // Nothing was missing: what the connection did afterwards does not matter.
-                Err(_) if self.done == size && skip == 0 => None,
+                Err(_) if self.receipt.is_whole() && skip == 0 => None,
                 Err(error) => return Err(Stop::Error(error)),
             };
-            let Some(mut chunk) = chunk else {
-                if self.done < size {
-                    return Err(Stop::Error(self.wrong_size(self.done)));
-                }
-                return Ok(());
-            };
-            let known = skip.min(chunk.len() as u64);
-            skip -= known;
-            // `known` is at most the chunk's length.
-            chunk.advance(known as usize);
-            if chunk.is_empty() {
-                continue;
+            match chunk {
+                Some(chunk) => self.receipt.take(chunk, &mut skip).await?,
+                None => return self.receipt.end(),
             }
-            let done = self.done + chunk.len() as u64;
-            if done > size {
-                return Err(Stop::Error(self.wrong_size(done)));
-            }
-            self.done = done;
-            self.hash.update(&chunk);
-            if self.pieces.send(Piece::Bytes(chunk)).await.is_err() {
-                return Err(Stop::Unwanted);
-            }
-        }
-    }
-
-    fn wrong_size(&self, found: u64) -> RegistryError {
-        RegistryError::SizeMismatch {
-            what: self.what.clone(),
-            expected: self.descriptor.size,
-            found,
         }
     }
 }

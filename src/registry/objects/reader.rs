@@ -1,13 +1,13 @@
 //! Reading a blob from wherever it can be opened at an offset: a stream that goes on after a cut, and ends well only if every byte was
 //! right.
 //!
-//! As in [`pull`](super::super::pull), a task on the event loop receives, counts and hashes; here there is one place to ask.
+//! As in [`pull`](super::super::pull), a task on the event loop receives; here there is one place to ask.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -15,10 +15,11 @@ use tokio::time::Instant;
 
 use super::super::error::RegistryError;
 use super::super::exchange::Exchange;
-use super::super::pull::{BlobReader, PIECES, Piece, is_short};
+use super::super::pull::{BlobReader, PIECES, is_short};
 use super::super::reactor::Reactor;
+use super::super::receipt::{Receipt, Stop};
 use super::super::retry::Tries;
-use crate::vocab::{Descriptor, Sha256};
+use crate::vocab::Descriptor;
 
 /// Something that can be read from an offset on.
 #[async_trait]
@@ -48,11 +49,8 @@ pub(super) fn read(
     let (sender, receiver) = mpsc::channel(PIECES);
     let mut transfer = Transfer {
         exchange: exchange.clone(),
+        receipt: Receipt::new(blob, source.what(), sender),
         source: Box::new(source),
-        blob: blob.clone(),
-        done: 0,
-        hash: Sha256::new(),
-        pieces: sender,
         limit,
         end: None,
     };
@@ -70,19 +68,9 @@ pub(super) fn read(
 struct Transfer {
     exchange: Arc<Exchange>,
     source: Box<dyn Source>,
-    blob: Descriptor,
-    done: u64,
-    hash: Sha256,
-    pieces: mpsc::Sender<Piece>,
+    receipt: Receipt,
     limit: Option<Duration>,
     end: Option<Instant>,
-}
-
-/// Why a copy ended early.
-enum Stop {
-    Error(RegistryError),
-    /// Nobody reads any more.
-    Unwanted,
 }
 
 impl Transfer {
@@ -97,13 +85,8 @@ impl Transfer {
     }
 
     async fn run(mut self, first: Opened) {
-        let last = match self.transfer(first).await {
-            Ok(()) => Piece::Verified,
-            Err(Stop::Error(error)) => Piece::Failed(error),
-            Err(Stop::Unwanted) => return,
-        };
-        // An error means that the reader is gone, and with it the question.
-        drop(self.pieces.send(last).await);
+        let transferred = self.transfer(first).await;
+        self.receipt.conclude(transferred).await;
     }
 
     async fn transfer(&mut self, first: Opened) -> Result<(), Stop> {
@@ -123,8 +106,8 @@ impl Transfer {
                 Err(Stop::Unwanted) => return Err(Stop::Unwanted),
                 Err(Stop::Error(error)) => error,
             };
-            if self.done >= mark + self.exchange.tuning().progress {
-                mark = self.done;
+            if self.receipt.done >= mark + self.exchange.tuning().progress {
+                mark = self.receipt.done;
                 tries.reset();
             }
             let waited = match is_short(&error) {
@@ -133,25 +116,20 @@ impl Transfer {
             };
             waited.map_err(Stop::Error)?;
         }
-        let found = std::mem::take(&mut self.hash).finish();
-        match found == self.blob.digest {
-            true => Ok(()),
-            false => Err(Stop::Error(RegistryError::DigestMismatch {
-                what: self.source.what(),
-                expected: self.blob.digest,
-                found,
-            })),
-        }
+        self.receipt.verify().map_err(Stop::Error)
     }
 
     /// Asks for the bytes from `done` on.
     async fn open(&self) -> Result<Opened, RegistryError> {
         match self.end {
-            None => self.source.open(self.done).await,
-            Some(end) => match tokio::time::timeout_at(end, self.source.open(self.done)).await {
-                Ok(opened) => opened,
-                Err(_) => Err(self.too_late()),
-            },
+            None => self.source.open(self.receipt.done).await,
+            Some(end) => {
+                let opened = self.source.open(self.receipt.done);
+                match tokio::time::timeout_at(end, opened).await {
+                    Ok(opened) => opened,
+                    Err(_) => Err(self.too_late()),
+                }
+            }
         }
     }
 
@@ -170,7 +148,7 @@ impl Transfer {
                 Ok(Some(Ok(chunk))) => Some(chunk),
                 Ok(None) => None,
                 // Nothing was missing: what the connection did afterwards does not matter.
-                _ if self.done == self.blob.size && skip == 0 => None,
+                _ if self.receipt.is_whole() && skip == 0 => None,
                 Ok(Some(Err(error))) => return Err(Stop::Error(error)),
                 Err(_) => {
                     return Err(Stop::Error(RegistryError::Timeout {
@@ -180,36 +158,10 @@ impl Transfer {
                     }));
                 }
             };
-            let Some(mut chunk) = chunk else {
-                if self.done < self.blob.size {
-                    return Err(Stop::Error(self.wrong_size(self.done)));
-                }
-                return Ok(());
-            };
-            let known = skip.min(chunk.len() as u64);
-            skip -= known;
-            // `known` is at most the chunk's length.
-            chunk.advance(known as usize);
-            if chunk.is_empty() {
-                continue;
+            match chunk {
+                Some(chunk) => self.receipt.take(chunk, &mut skip).await?,
+                None => return self.receipt.end(),
             }
-            let done = self.done + chunk.len() as u64;
-            if done > self.blob.size {
-                return Err(Stop::Error(self.wrong_size(done)));
-            }
-            self.done = done;
-            self.hash.update(&chunk);
-            if self.pieces.send(Piece::Bytes(chunk)).await.is_err() {
-                return Err(Stop::Unwanted);
-            }
-        }
-    }
-
-    fn wrong_size(&self, found: u64) -> RegistryError {
-        RegistryError::SizeMismatch {
-            what: self.source.what(),
-            expected: self.blob.size,
-            found,
         }
     }
 
@@ -217,7 +169,7 @@ impl Transfer {
     fn too_late(&self) -> RegistryError {
         RegistryError::TookTooLong {
             host: self.source.host(),
-            what: self.source.what(),
+            what: self.receipt.what.clone(),
             limit: self.limit.unwrap_or_default(),
         }
     }
