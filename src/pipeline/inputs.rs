@@ -6,8 +6,8 @@ use crate::dockerfile::{Checks, Dockerfile, IgnorePatterns, parse};
 use crate::plan::{Known, MainContext};
 use crate::sandbox;
 use crate::vocab::{
-    BuildRequest, Diagnostic, Event, EventSink, ExitCode, LayerForm, NamedContext, OutputSpec,
-    SourceText, Span, Timestamp,
+    BuildRequest, Diagnostic, Event, EventSink, ExitCode, ImageRef, LayerForm, NamedContext,
+    OutputSpec, SourceText, Span, Timestamp,
 };
 use crate::worker::{Destination, LocalDirectory, Means, Setup, now};
 
@@ -211,14 +211,17 @@ fn destinations(request: &BuildRequest, epoch: Option<i64>) -> Vec<Destination> 
     });
     let mut found = Vec::new();
     for (at, (form, names, push)) in pushed.enumerate() {
-        // Indexes of several jobs get the first image.
-        let appended = request.append_to.iter().map(|to| &to.image);
-        let appended = appended.take(if at == 0 { usize::MAX } else { 0 });
-        let names = names.iter().take(if push { usize::MAX } else { 0 });
-        found.extend(names.chain(appended).map(|image| Destination {
+        let to = |image: &ImageRef| Destination {
             image: image.clone(),
             form,
-        }));
+        };
+        if push {
+            found.extend(names.iter().map(to));
+        }
+        // Indexes of several jobs get the first image.
+        if at == 0 {
+            found.extend(request.append_to.iter().map(|append| to(&append.image)));
+        }
     }
     found
 }

@@ -180,7 +180,7 @@ impl Machine<'_> {
                 if self.store.blob_size(&blob.digest) != Some(blob.size) {
                     continue;
                 }
-                // Nobody asks for more than one registry at a time, and what cannot be had here fails where it is needed.
+                // Without a client the push of the image fails, and says why.
                 let Ok(client) = self.client() else {
                     return Ok(());
                 };

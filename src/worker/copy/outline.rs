@@ -155,28 +155,9 @@ impl Outline<'_> {
     /// Puts the directories on the way, and returns the path of the last one, whose time is `last`.
     fn way(&mut self, found: &Survey, last: Mtime) -> Result<Vec<u8>, Stop> {
         let mut path = Vec::new();
-        let mut directories = Vec::new();
-        for (name, directory) in &found.found {
-            let (meta, xattrs) = described(directory.as_fd(), self.root.owners(), name)?;
-            if !xattrs.is_empty() {
-                return Err(Stop::Odd);
-            }
-            directories.push((name, meta.mode, (meta.uid, meta.gid), meta.mtime));
-        }
-        // A directory that gets another one has changed.
-        if let (Some(holder), false) = (directories.last_mut(), found.missing.is_empty()) {
-            holder.3 = self.options.build_time();
-        }
-        for name in &found.missing {
-            let (mode, owner) = (self.options.mode_of_made(), self.options.owner_of_made());
-            directories.push((name, mode, owner, self.options.build_time()));
-        }
-        if let Some(directory) = directories.last_mut() {
-            directory.3 = last;
-        }
-        for (name, mode, (uid, gid), mtime) in directories {
+        let mut directory = |name: &[u8], mode, (uid, gid), mtime| {
             path = joined(&path, name);
-            let entry = Entry {
+            Entry {
                 path: path.clone(),
                 kind: EntryKind::Directory,
                 mode,
@@ -184,7 +165,29 @@ impl Outline<'_> {
                 gid,
                 mtime,
                 xattrs: BTreeMap::new(),
-            };
+            }
+        };
+        let made = self.options.build_time();
+        let mut entries = Vec::new();
+        for (name, there) in &found.found {
+            let (meta, xattrs) = described(there.as_fd(), self.root.owners(), name)?;
+            if !xattrs.is_empty() {
+                return Err(Stop::Odd);
+            }
+            entries.push(directory(name, meta.mode, (meta.uid, meta.gid), meta.mtime));
+        }
+        // A directory that gets another one has changed.
+        if let (Some(holder), false) = (entries.last_mut(), found.missing.is_empty()) {
+            holder.mtime = made;
+        }
+        for name in &found.missing {
+            let (mode, owner) = (self.options.mode_of_made(), self.options.owner_of_made());
+            entries.push(directory(name, mode, owner, made));
+        }
+        if let Some(entry) = entries.last_mut() {
+            entry.mtime = last;
+        }
+        for entry in entries {
             self.hand_over(entry, &mut io::empty())?;
         }
         Ok(path)
