@@ -27,6 +27,7 @@ mod tar_digest;
 mod tests;
 mod validate;
 mod writer;
+mod zip;
 
 pub use ahead::ReadAhead;
 pub use content::Stretch;
@@ -40,3 +41,4 @@ pub use pack::{LayerWriter, PackedLayer};
 pub use reader::TarReader;
 pub use validate::{LayerSummary, validate_layer};
 pub use writer::{HeaderWriter, TarWriter};
+pub use zip::{ZipError, ZipMember, ZipReader, is_zip};
