@@ -26,6 +26,8 @@
 //! write to at once, have such a file too ([`SharedOwners`]). Between machines they
 //! travel as two streams ([`read_cache`], [`fill_cache`]).
 //!
+//! [`Listing`] tells the files of layers without any of this: no directory, no namespace.
+//!
 //! The process is root, or root of its own user and mount namespace, or nobody in particular with a ledger. Contents are hostile everywhere: a path from an archive
 //! or an image is resolved beneath its root by the kernel, never by comparing text. What this room does not do: run
 //! processes, choose directories, keep records, compress or hash.
@@ -42,6 +44,7 @@ mod export;
 mod extract;
 mod index;
 mod ledgers;
+mod listing;
 mod lower;
 mod marks;
 mod metadata;
@@ -70,12 +73,16 @@ mod xattr;
 
 pub use apply::{Applied, apply_layer};
 pub use cached::{Piece, fill_cache, read_cache};
-pub use context::extract_context;
+pub use context::{ContextWriter, extract_context};
 pub use diff::{DiffStats, write_layer};
 pub use error::{RootfsError, UserError};
 pub use export::{ExportStats, export_tree, write_tree};
 pub use extract::extract_archive;
 pub use ledgers::{note_owners, seed_owners};
+pub use listing::{
+    Aspect, Change, Difference, Digests, Hidden, Listed, ListedKind, Listing, ListingError, Origin,
+    Unresolved, aspects, compare,
+};
 pub use marks::{has_loose_marks, settle_marks};
 pub use overlay::{MAX_LOWERS, mount_overlay, write_stub_layer};
 pub use owners::{DescribeError, Owners};

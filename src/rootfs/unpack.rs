@@ -59,6 +59,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Of file content.
     pub bytes: u64,
+    /// An entry took the place of an earlier one, whose content is in `bytes` too.
+    pub has_replaced: bool,
     /// Directories that the archive implies and does not describe; they are 0755 0:0.
     pub implied_directories: u64,
     /// Device nodes that this user namespace may not make.
@@ -603,6 +605,7 @@ impl Unpacker {
         path: &[u8],
         name: &[u8],
     ) -> Result<(), RootfsError> {
+        self.unpacked.has_replaced = true;
         // Parents that were found through what goes.
         self.parents.clear();
         self.next_parent = 0;

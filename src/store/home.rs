@@ -252,6 +252,8 @@ impl Store {
             "records",
             "packed",
             "contexts",
+            "ingredients",
+            "listings",
             "unsynced",
             "oci",
             "oci/blobs",

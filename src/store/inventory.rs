@@ -113,8 +113,10 @@ impl Store {
                 inventory.blobs.insert(digest, file.bytes);
             }
         }
-        for (_, path) in disk::entries(&self.path("contexts"))? {
-            inventory.contexts.extend(found_file(&path));
+        for name in ["contexts", "ingredients", "listings"] {
+            for (_, path) in disk::entries(&self.path(name))? {
+                inventory.contexts.extend(found_file(&path));
+            }
         }
         for (_, cache) in disk::entries(&self.path("mounts"))? {
             for (_, path) in disk::entries(&cache)? {

@@ -38,9 +38,18 @@ pub enum TryLock {
 pub struct InUse {
     /// `None` where the file is missing and cannot be made: a store that is read-only or another user's, in which no build
     /// can put anything.
-    _file: Option<File>,
+    file: Option<File>,
     /// The same of lower stores, where they let themselves be locked.
-    _leases: Vec<File>,
+    leases: Vec<File>,
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        // Closing would leave it to a child that was forked a moment ago and has not closed its copies yet.
+        for file in self.file.iter().chain(&self.leases) {
+            file.unlock().ok();
+        }
+    }
 }
 
 impl Store {
@@ -83,7 +92,7 @@ impl Store {
     /// Keeps `prune` away until the value is dropped, that of lower stores where they can be locked. Blocks while one is choosing what goes, which is short.
     pub fn use_shared(&self) -> Result<InUse, StoreError> {
         let path = self.in_use_path();
-        let _file = match self.open_in_use(&path) {
+        let file = match self.open_in_use(&path) {
             Ok(file) => {
                 uninterrupted(|| file.lock_shared())
                     .map_err(|error| StoreError::from_io(&path, "lock", error))?;
@@ -92,8 +101,8 @@ impl Store {
             Err(StoreError::ReadOnly { .. } | StoreError::Denied { .. }) => None,
             Err(error) => return Err(error),
         };
-        let _leases = self.lower_stores().filter_map(Lower::lease).collect();
-        Ok(InUse { _file, _leases })
+        let leases = self.lower_stores().filter_map(Lower::lease).collect();
+        Ok(InUse { file, leases })
     }
 
     /// Takes the store for pruning, or tells who uses it.
@@ -102,8 +111,8 @@ impl Store {
         let file = self.open_in_use(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(InUse {
-                _file: Some(file),
-                _leases: Vec::new(),
+                file: Some(file),
+                leases: Vec::new(),
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy {
                 pids: flock_holders(&file),
@@ -336,5 +345,18 @@ mod tests {
         assert!(!error.hint().is_empty());
         drop((one, two));
         drop(store.use_exclusive().unwrap());
+    }
+
+    #[test]
+    fn a_store_is_given_back_though_a_child_still_has_the_descriptor() {
+        let (_dir, store) = store();
+        let shared = store.use_shared().unwrap();
+        let childs = shared.file.as_ref().unwrap().try_clone().unwrap();
+        drop(shared);
+        let alone = store.use_exclusive().unwrap();
+        let childs = (childs, alone.file.as_ref().unwrap().try_clone().unwrap());
+        drop(alone);
+        drop(store.use_shared().unwrap());
+        drop(childs);
     }
 }

@@ -24,6 +24,8 @@
 //!   records/KK/KEY.json          a step's result; the file's modification time is its last use, to the day
 //!   mounts/KEY/N/                a copy of a cache mount: `fs/`, which steps write to, and `lock`, whose time is the last use
 //!   contexts/HASH                what the context room remembers of one directory
+//!   ingredients/HASH             what the steps of one project were made of the last time (the worker's file)
+//!   listings/HEX                 the bytes behind a content digest that stands in a key: which files there were
 //!   remotes/                     downloads, mirrors of repositories and files of commits (see `remotes`)
 //!   unsynced/BOOTID/LAYERID      empty: the layer was made during that boot and may not have reached the disk
 //!   witness/KIND/                what shows to others whether trees of a kind look right to them (the rootfs room's files)
@@ -81,6 +83,7 @@ mod error;
 mod fault;
 mod home;
 mod images;
+mod ingredients;
 mod inventory;
 mod layers;
 mod lock;

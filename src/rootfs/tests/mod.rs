@@ -95,7 +95,10 @@ impl Room {
 
     fn apply_as(&self, tar: &[u8], name: &str, ownership: Ownership) -> PathBuf {
         let dir = self.dir(name);
-        apply_layer(&mut &tar[..], &dir, ownership).unwrap();
+        let applied = apply_layer(&mut &tar[..], &dir, ownership).unwrap();
+        if !applied.has_replaced {
+            assert_eq!(applied.bytes, tree_size(&dir).unwrap());
+        }
         dir
     }
 }
