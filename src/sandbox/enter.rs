@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{
@@ -59,17 +60,23 @@ pub fn protect_self() {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).ok();
 }
 
+/// How long a thread that has ended may take to be gone, on a busy machine.
+const LEAVING: Duration = Duration::from_secs(2);
+
 /// Makes sure that a fork of this process is a whole one, and that namespaces can be entered.
 pub(super) fn single_thread() -> Result<(), SandboxError> {
-    let count = fs::read_dir("/proc/self/task")
-        .map_err(|source| SandboxError::Read {
+    let started = Instant::now();
+    loop {
+        let tasks = fs::read_dir("/proc/self/task").map_err(|source| SandboxError::Read {
             path: "/proc/self/task".into(),
             source,
-        })?
-        .count();
-    match count {
-        1 => Ok(()),
-        count => Err(SandboxError::Threads { count }),
+        })?;
+        match tasks.count() {
+            1 => return Ok(()),
+            // Who joins a thread is told a moment before the kernel has forgotten it.
+            _ if started.elapsed() < LEAVING => std::thread::sleep(Duration::from_micros(50)),
+            count => return Err(SandboxError::Threads { count }),
+        }
     }
 }
 

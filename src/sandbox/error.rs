@@ -197,6 +197,8 @@ pub enum RunError {
     NoInterpreter { program: String },
     #[error("cannot execute `{program}`")]
     Exec { program: String, source: io::Error },
+    #[error("cannot give the command a terminal")]
+    Dialogue { source: io::Error },
     #[error("cannot put the command into its control groups")]
     Group { source: GroupError },
     #[error("cancelled")]

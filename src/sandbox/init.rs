@@ -23,6 +23,7 @@ use crate::vocab::Ledger;
 
 use super::bare;
 use super::control;
+use super::dialogue::Input;
 use super::emulate::{self, Registered};
 use super::errand::{self, Desk, Errand, Errands, Owned, Supervise};
 use super::inner::{self, Handover};
@@ -127,11 +128,13 @@ fn run_command(
     let mut fds = fds.into_iter();
     let mut next = || fds.next().expect("counted");
     let (root, stdout, stderr) = (next(), next(), next());
+    let stdin = (instructions.input != Input::Nothing).then(&mut next);
     if instructions.bare.is_some() {
         let trees = (0..instructions.trees()).map(|_| next()).collect();
         let ledger = passing::unpack(next()).at(Stage::Ledger, "")?;
         let order = bare::Order {
             root,
+            stdin,
             stdout,
             stderr,
             trees,
@@ -166,6 +169,7 @@ fn run_command(
                 root: Mount::from_fd(root),
                 trees,
                 targets,
+                stdin,
                 stdout,
                 stderr,
                 cgroups,

@@ -17,13 +17,14 @@ use rustix::process::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::command::Command;
+use super::dialogue::Input;
 use super::errand::{Errands, Supervise};
 use super::instructions::Instructions;
 use super::mount::{Mount, mount_id};
 use super::report::{At, Failure, Report, Stage};
 use super::supervise::{listener, traps};
 use super::view::{self, Cgroups, Targets};
-use super::{emulate, filter, limits, network, privileges, walk};
+use super::{dialogue, emulate, filter, limits, network, privileges, walk};
 
 /// What the inner half takes over from the outer one.
 pub(super) struct Handover<'a> {
@@ -31,6 +32,8 @@ pub(super) struct Handover<'a> {
     /// What is mounted of the host's, in the order of the instructions.
     pub(super) trees: Vec<Mount>,
     pub(super) targets: Targets,
+    /// `None` is `/dev/null`.
+    pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) cgroups: Cgroups,
@@ -70,6 +73,9 @@ fn prepare(mut handover: Handover<'_>, instructions: &Instructions) -> Result<Co
     nix::unistd::sethostname(&instructions.hostname).ok();
 
     connect_streams(&handover, &null, instructions.uid)?;
+    if instructions.input == Input::Terminal {
+        dialogue::take_terminal().at(Stage::Streams, "terminal")?;
+    }
     if !instructions.emulators.is_empty() {
         emulate::enter(&handover.errands)?;
     }
@@ -241,7 +247,10 @@ fn change_root(root: &Mount) -> Result<bool, Failure> {
 fn connect_streams(handover: &Handover<'_>, null: &OwnedFd, uid: u32) -> Result<(), Failure> {
     let stage = Stage::Streams;
     for (fd, number) in [
-        (null.as_fd(), libc::STDIN_FILENO),
+        (
+            handover.stdin.as_ref().unwrap_or(null).as_fd(),
+            libc::STDIN_FILENO,
+        ),
         (handover.stdout.as_fd(), libc::STDOUT_FILENO),
         (handover.stderr.as_fd(), libc::STDERR_FILENO),
     ] {
@@ -250,7 +259,10 @@ fn connect_streams(handover: &Handover<'_>, null: &OwnedFd, uid: u32) -> Result<
             return Err(std::io::Error::last_os_error()).at(stage, "dup2");
         }
     }
-    for fd in [&handover.stdout, &handover.stderr] {
+    for fd in [&handover.stdout, &handover.stderr]
+        .into_iter()
+        .chain(&handover.stdin)
+    {
         // /dev/stdout leads to the pipe's inode, which is opened again with the user's rights. An id that cannot be mapped is
         // reported when the process is to become it.
         fchown(fd, Some(Uid::from_raw(uid)), None::<Gid>).ok();

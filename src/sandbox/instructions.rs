@@ -12,6 +12,7 @@ use rustix::fs::{
 use crate::vocab::{FileId, Ledger, NetworkMode, Rung, Secret, Security};
 
 use super::control;
+use super::dialogue::Input;
 use super::enter;
 use super::error::RunError;
 use super::foreign;
@@ -44,6 +45,8 @@ pub(super) struct Instructions {
     pub(super) supervised: Option<Mode>,
     /// Without namespaces and mounts; a directory for what is made in their place comes as a descriptor.
     pub(super) bare: Option<Bare>,
+    /// Its descriptor, if there is one, comes after those of the output.
+    pub(super) input: Input,
 }
 
 /// How a command without namespaces gets to its root.
@@ -225,6 +228,7 @@ impl Instructions {
                 Some(Rung::Chroot) => Bare::Inside,
                 _ => Bare::Outside,
             }),
+            input: Input::Nothing,
         };
         if instructions.descriptors() > control::DESCRIPTORS {
             return wrong(format!(
@@ -237,7 +241,8 @@ impl Instructions {
 
     /// Returns how many descriptors come along.
     pub(super) fn descriptors(&self) -> usize {
-        3 + self.trees()
+        3 + usize::from(self.input != Input::Nothing)
+            + self.trees()
             + self.emulators.len()
             + usize::from(self.supervised.is_some())
             + usize::from(self.bare.is_some())

@@ -17,6 +17,8 @@
 //! A command whose request has a ledger is supervised besides (see [`supervise`]): it has one real id, and the outer half answers
 //! the calls that show or change who it is and what its files are.
 //!
+//! Who runs a command may speak with it ([`Dialogue`]): its input, a terminal of its own, and signals go the same way, copied.
+//!
 //! In: a root as a mount, a command with its environment, ids and limits, what else it sees, devices, emulators. Out: the output as it comes, and how the command
 //! ended. The room does not know images, Dockerfiles or where the root comes from; it makes no overlay and reads no
 //! `/etc/passwd` of an image.
@@ -38,6 +40,7 @@ mod command;
 mod control;
 mod cpu;
 mod device;
+mod dialogue;
 mod emulate;
 mod enter;
 mod errand;
@@ -88,6 +91,7 @@ pub use cgroup::{
     sweep_groups,
 };
 pub use cpu::{cpu_quota, usable_memory};
+pub use dialogue::Dialogue;
 pub use enter::{enter, entered, entered_rung, protect_self};
 pub use error::{RunError, SandboxError, SignalError};
 pub use examine::landlock_version;
@@ -98,8 +102,8 @@ pub use lack::Lack;
 pub use memory::memory_limit;
 pub use network::{hosts_file, resolv_conf};
 pub use role::run_internal_role;
-pub use run::{emulators_work, run};
-pub use signals::{end_after, raise_on_signals};
+pub use run::{emulators_work, run, run_attended};
+pub use signals::{PassedSignals, end_after, pass_signals, raise_on_signals};
 pub use spec::{
     DeviceNode, DevicePermissions, Emulator, Ended, Exit, MountSource, RunMount, RunSpec,
 };

@@ -4,11 +4,12 @@
 //! order: u8 0, or 1 and the instructions                                                  (see `wire` for the pieces)
 //! instructions: argv | env (name, value) | cwd | uid | gid | groups | hostname | private network | resolv.conf | hosts
 //!               | u64 shm size | limits (u32 resource, u64 soft, u64 hard) | insecure | mounts | devices | emulators
+//!               | u8 0 no input, 1 input, 2 a terminal
 //!               | u8 0 not supervised, 1 light, 2 full, 3 devices, 4 devices shown | u8 0 not bare, 1 outside, 2 inside of its root
 //! mount:  target | u8 1, directory, read-only  or  u8 2, size or none  or  u8 3, content, mode, uid, gid
 //! device: source | path | read | write | mknod | uid, gid, mode or none
 //! emulator: architecture
-//! descriptors, in this order: root, stdout, stderr, one for each tree among the mounts, one for each emulator,
+//! descriptors, in this order: root, stdout, stderr, stdin if there is one, one for each tree among the mounts, one for each emulator,
 //! the ledger of a supervised command, the directory of a bare one
 //! ```
 
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use crate::vocab::Secret;
 
+use super::dialogue::Input;
 use super::instructions::{Bare, Instructions, PlannedMount, PlannedSource};
 use super::limits::Limit;
 use super::spec::{DeviceNode, DevicePermissions};
@@ -87,6 +89,11 @@ impl Instructions {
         writer.list(&self.emulators, |writer, architecture| {
             writer.bytes(architecture.as_bytes());
         });
+        writer.0.push(match self.input {
+            Input::Nothing => 0,
+            Input::Given => 1,
+            Input::Terminal => 2,
+        });
         writer.0.push(match self.supervised {
             None => 0,
             Some(Mode::Light) => 1,
@@ -130,6 +137,12 @@ impl Instructions {
             })?,
             devices: reader.list(read_device)?,
             emulators: reader.list(Reader::string)?,
+            input: match reader.byte()? {
+                0 => Input::Nothing,
+                1 => Input::Given,
+                2 => Input::Terminal,
+                _ => return None,
+            },
             supervised: match reader.byte()? {
                 0 => None,
                 1 => Some(Mode::Light),
@@ -287,6 +300,7 @@ mod tests {
             emulators: vec!["arm64".into()],
             supervised: Some(Mode::Light),
             bare: Some(Bare::Inside),
+            input: Input::Terminal,
         }
     }
 

@@ -18,13 +18,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::vocab::{Cancel, Stream};
 
 use super::cgroup::StepGroup;
+use super::dialogue::{Dialogue, Ends, Feed};
 use super::error::RunError;
 use super::instructions::Instructions;
 use super::mount::Mount;
 use super::order::Order;
 use super::report::{At, Failure, Report, Stage};
 use super::role::INIT;
-use super::spec::{Ended, MountSource, RunSpec};
+use super::spec::{Ended, Exit, MountSource, RunSpec};
 use super::supervise::passing;
 use super::{control, enter, executable};
 
@@ -47,16 +48,33 @@ pub fn run(
     output: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
 ) -> Result<Ended, RunError> {
+    run_attended(spec, &Dialogue::default(), output, cancel)
+}
+
+/// Runs a command as [`run`] does, and passes on to it what `dialogue` says. What it prints on a terminal comes as standard
+/// output.
+pub fn run_attended(
+    spec: RunSpec,
+    dialogue: &Dialogue<'_>,
+    output: &mut dyn FnMut(Stream, &[u8]),
+    cancel: &Cancel,
+) -> Result<Ended, RunError> {
     if !enter::entered() {
         return Err(RunError::NotEntered);
     }
     if cancel.is_cancelled() {
         return Err(RunError::Cancelled);
     }
-    let instructions = Instructions::new(&spec)?;
-    let running = Running::start(&spec, instructions)?;
-    let (report, ledger) = running.finish(output, cancel)?;
-    let exit = report.into_result(&spec)?;
+    let instructions = Instructions {
+        input: dialogue.kind(),
+        ..Instructions::new(&spec)?
+    };
+    let running = Running::start(&spec, instructions, dialogue)?;
+    let (report, ledger, ended_by) = running.finish(output, cancel)?;
+    let exit = match (report.into_result(&spec)?, ended_by) {
+        (Exit::Signal(libc::SIGKILL), Some(signal)) => Exit::Signal(signal),
+        (exit, _) => exit,
+    };
     let ledger = match spec.ledger {
         None => None,
         Some(_) => Some(
@@ -75,7 +93,13 @@ pub fn emulators_work() -> Result<(), RunError> {
     if !enter::entered() {
         return Err(RunError::NotEntered);
     }
-    let running = Running::spawn(&Order::TryEmulation, &[], [None, None], None)?;
+    let running = Running::spawn(
+        &Order::TryEmulation,
+        &[],
+        [None, None],
+        Feed::default(),
+        None,
+    )?;
     match running.finish(&mut |_, _| (), &Cancel::new())?.0 {
         Report::Failed(failure) => Err(failure.into_setup()),
         _ => Ok(()),
@@ -89,13 +113,18 @@ struct Running {
     /// The inner half, which is the command.
     command: Option<OwnedFd>,
     streams: [(Stream, Option<File>); 2],
+    feed: Feed,
     report: Vec<u8>,
     /// What the files of a supervised command are at its end.
     ledger: Option<OwnedFd>,
 }
 
 impl Running {
-    fn start(spec: &RunSpec, instructions: Instructions) -> Result<Running, RunError> {
+    fn start(
+        spec: &RunSpec,
+        instructions: Instructions,
+        dialogue: &Dialogue<'_>,
+    ) -> Result<Running, RunError> {
         let failed = |source: io::Error| RunError::Spawn { source };
         let mountable = |fd: &OwnedFd| match spec.scratch {
             Some(_) => Ok(None),
@@ -121,13 +150,24 @@ impl Running {
                 }),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let (stdout, stdout_writer) = output_pipe().map_err(failed)?;
-        let (stderr, stderr_writer) = output_pipe().map_err(failed)?;
+        let ends = Ends::of(dialogue).map_err(|source| RunError::Dialogue { source })?;
+        let (streams, writers) = match (ends.screen, ends.terminal) {
+            (Some(screen), Some(terminal)) => {
+                let twin = terminal.try_clone().map_err(failed)?;
+                ([Some(screen), None], [terminal, twin])
+            }
+            _ => {
+                let (stdout, stdout_writer) = output_pipe().map_err(failed)?;
+                let (stderr, stderr_writer) = output_pipe().map_err(failed)?;
+                ([Some(stdout), Some(stderr)], [stdout_writer, stderr_writer])
+            }
+        };
         let mut fds = vec![
             root.as_ref().map_or(spec.root.as_fd(), AsFd::as_fd),
-            stdout_writer.as_fd(),
-            stderr_writer.as_fd(),
+            writers[0].as_fd(),
+            writers[1].as_fd(),
         ];
+        fds.extend(ends.stdin.iter().map(AsFd::as_fd));
         fds.extend(
             trees
                 .iter()
@@ -150,7 +190,7 @@ impl Running {
         fds.extend(spec.scratch.iter().map(AsFd::as_fd));
         let order = Order::Run(Box::new(instructions));
         let group = spec.group.as_deref();
-        Running::spawn(&order, &fds, [Some(stdout), Some(stderr)], group)
+        Running::spawn(&order, &fds, streams, ends.feed, group)
     }
 
     /// Starts init with an order.
@@ -158,6 +198,7 @@ impl Running {
         order: &Order,
         fds: &[BorrowedFd<'_>],
         [stdout, stderr]: [Option<File>; 2],
+        feed: Feed,
         group: Option<&StepGroup>,
     ) -> Result<Running, RunError> {
         let failed = |source: io::Error| RunError::Spawn { source };
@@ -174,6 +215,7 @@ impl Running {
             control: ours,
             command: None,
             streams: [(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
+            feed,
             report: Vec::new(),
             ledger: None,
         };
@@ -192,7 +234,7 @@ impl Running {
         mut self,
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
-    ) -> Result<(Report, Option<OwnedFd>), RunError> {
+    ) -> Result<(Report, Option<OwnedFd>, Option<i32>), RunError> {
         let was_cancelled = self.follow(output, cancel);
         let status = self.end(output)?;
         if was_cancelled {
@@ -205,7 +247,7 @@ impl Running {
                 (None, None) => status.to_string(),
             },
         })?;
-        Ok((report, self.ledger.take()))
+        Ok((report, self.ledger.take(), self.feed.ended_by))
     }
 
     /// Passes the output on until init closes its end. Returns whether the command was told to end.
@@ -221,7 +263,16 @@ impl Running {
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 return true;
             }
-            let [out, err, control] = self.wait();
+            let [out, err, control, source, sink, signals] = self.wait();
+            if source {
+                self.feed.read();
+            }
+            if sink {
+                self.feed.write();
+            }
+            if signals && let Some(reason) = self.feed.pass_signals(self.command.as_ref()) {
+                cancel.cancel(reason);
+            }
             for (at, ready) in [out, err].into_iter().enumerate() {
                 if ready {
                     self.pass_on(at, &mut buffer, output);
@@ -233,24 +284,30 @@ impl Running {
         }
     }
 
-    /// Waits until something can be read from the streams or the socket, or for one tick.
-    fn wait(&self) -> [bool; 3] {
-        let mut fds = Vec::with_capacity(3);
+    /// Waits until something can be done with the streams, the socket or what is passed on, or for one tick.
+    fn wait(&self) -> [bool; 6] {
+        /// What is written to and not read from.
+        const SINK: usize = 4;
+        let mut fds = Vec::with_capacity(6);
         let sources = [
             self.streams[0].1.as_ref().map(AsFd::as_fd),
             self.streams[1].1.as_ref().map(AsFd::as_fd),
             Some(self.control.as_fd()),
+            self.feed.source(),
+            self.feed.sink(),
+            self.feed.signals(),
         ];
-        fds.extend(
-            sources
-                .iter()
-                .flatten()
-                .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)),
-        );
+        fds.extend(sources.iter().enumerate().filter_map(|(at, fd)| {
+            let flags = match at == SINK {
+                true => PollFlags::OUT,
+                false => PollFlags::IN,
+            };
+            fd.map(|fd| PollFd::from_borrowed_fd(fd, flags))
+        }));
         let tick = rustix::time::Timespec::try_from(TICK).expect("a tick is short");
         match poll(&mut fds, Some(&tick)) {
             // A signal: the flag may be up.
-            Err(_) => [false; 3],
+            Err(_) => [false; 6],
             Ok(_) => {
                 let mut polled = fds.iter();
                 sources.map(|source| {

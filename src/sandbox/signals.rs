@@ -4,9 +4,12 @@
 //! sessions of their own, which no terminal reaches, and end when the builder ends them or when the builder ends.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
+
+use rustix::pipe::PipeFlags;
 
 use crate::vocab::{Cancel, CancelReason, ExitCode};
 
@@ -41,15 +44,66 @@ pub fn raise_on_signals(cancel: &Cancel) -> Result<(), SignalError> {
     Ok(())
 }
 
+/// Signals that come to this process, as numbers in a pipe.
+pub struct PassedSignals {
+    reader: OwnedFd,
+}
+
+impl AsFd for PassedSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+}
+
+/// The writing end of their pipe; -1 before there is one.
+static PASSED: AtomicI32 = AtomicI32::new(-1);
+
+/// From here on signals are for a command, and end nothing by themselves: those that ask to end or tell something, and changes of
+/// the terminal's size. One that was ignored when the program started stays ignored.
+pub fn pass_signals() -> Result<PassedSignals, SignalError> {
+    let failed = |signal| move |source| SignalError::Install { signal, source };
+    let pipe = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+    let (reader, writer) = pipe.map_err(|errno| failed("signals")(errno.into()))?;
+    // Handlers stay installed for as long as the process is there, and so does this.
+    PASSED.store(writer.into_raw_fd(), Ordering::SeqCst);
+    for (signal, name) in [
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGWINCH, "SIGWINCH"),
+    ] {
+        handle_by(signal, on_passed).map_err(failed(name))?;
+    }
+    Ok(PassedSignals { reader })
+}
+
+extern "C" fn on_passed(signal: libc::c_int) {
+    let number = signal as u8;
+    // SAFETY: `write` is async-signal-safe and reads one byte of a live local; the pipe does not block, and one that is full has
+    // enough to tell. The place of errno is the interrupted thread's own, and it finds there what it left.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::write(PASSED.load(Ordering::SeqCst), (&raw const number).cast(), 1);
+        *errno = before;
+    }
+}
+
 fn handle(signal: libc::c_int) -> io::Result<()> {
+    handle_by(signal, on_signal)
+}
+
+fn handle_by(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     // SAFETY: sigaction is plain C data, for which zeroes are a valid value (no flags, empty mask).
     let (mut old, mut new): (libc::sigaction, libc::sigaction) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    let handler: extern "C" fn(libc::c_int) = on_signal;
     new.sa_sigaction = handler as libc::sighandler_t;
     new.sa_flags = libc::SA_RESTART;
-    // SAFETY: both structures are live and initialised; `on_signal` has the signature of a handler without SA_SIGINFO, and
-    // calls only what is async-signal-safe.
+    // SAFETY: both structures are live and initialised; both handlers have the signature of one without SA_SIGINFO, and
+    // call only what is async-signal-safe.
     unsafe {
         if libc::sigaction(signal, std::ptr::null(), &raw mut old) != 0 {
             return Err(io::Error::last_os_error());

@@ -13,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use crate::vocab::Ledger;
 
 use super::super::control;
+use super::super::dialogue::Input;
 use super::super::errand::{self, Desk, Errand, Supervise};
 use super::super::init::{Outcome, exit, fork};
 use super::super::instructions::Instructions;
@@ -26,6 +27,7 @@ use super::world::{self, World};
 /// What came with the instructions.
 pub(in crate::sandbox) struct Order {
     pub(in crate::sandbox) root: OwnedFd,
+    pub(in crate::sandbox) stdin: Option<OwnedFd>,
     pub(in crate::sandbox) stdout: OwnedFd,
     pub(in crate::sandbox) stderr: OwnedFd,
     pub(in crate::sandbox) trees: Vec<OwnedFd>,
@@ -42,6 +44,7 @@ pub(in crate::sandbox) fn run(
 ) -> Result<Option<Outcome>, Failure> {
     let Order {
         root,
+        stdin,
         stdout,
         stderr,
         trees,
@@ -51,6 +54,9 @@ pub(in crate::sandbox) fn run(
     // All that is made here, and on the command's behalf, gets its mode as it is said.
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut world = world::make(root, trees, scratch, &instructions, ledger, stubs)?;
+    if let (Input::Terminal, Some(terminal)) = (instructions.input, &stdin) {
+        world.show_own_terminal(terminal).at(Stage::Dev, "tty")?;
+    }
     let plan = instructions
         .supervision(std::mem::take(&mut world.ledger))
         .ok_or(Errno::INVAL)
@@ -84,6 +90,7 @@ pub(in crate::sandbox) fn run(
             Start {
                 root,
                 cwd: world.cwd.as_fd(),
+                stdin: stdin.as_ref(),
                 stdout: &stdout,
                 stderr: &stderr,
                 within,
@@ -97,7 +104,7 @@ pub(in crate::sandbox) fn run(
         exit(127);
     };
     // The builder reads the output to its end, and secrets are dropped.
-    drop((errands, inner_status, stdout, stderr, instructions));
+    drop((errands, inner_status, stdin, stdout, stderr, instructions));
     Guard {
         control,
         child,

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, chroot, fchdir, set_dumpable_behavior, setsid};
 
 use super::super::command::Command;
+use super::super::dialogue::{self, Input};
 use super::super::errand::{Errands, Supervise};
 use super::super::inner::{close_on_exec_from, default_signals, die_with_parent};
 use super::super::instructions::Instructions;
@@ -23,6 +24,8 @@ pub(super) struct Start<'a> {
     /// What becomes its root directory, if anything does.
     pub(super) root: Option<BorrowedFd<'a>>,
     pub(super) cwd: BorrowedFd<'a>,
+    /// `None` is `/dev/null`.
+    pub(super) stdin: Option<&'a OwnedFd>,
     pub(super) stdout: &'a OwnedFd,
     pub(super) stderr: &'a OwnedFd,
     /// What it may reach by itself.
@@ -53,6 +56,9 @@ fn prepare(start: Start<'_>, instructions: &Instructions) -> Result<Command, Fai
     default_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     connect_streams(&start)?;
+    if instructions.input == Input::Terminal {
+        dialogue::take_terminal().at(Stage::Streams, "terminal")?;
+    }
     if let Some(root) = start.root {
         fchdir(root).at(Stage::Pivot, "fchdir")?;
         chroot(".").at(Stage::Pivot, "chroot")?;
@@ -84,7 +90,7 @@ fn connect_streams(start: &Start<'_>) -> Result<(), Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let null = open("/dev/null", flags, Mode::empty()).at(stage, "/dev/null")?;
     for (fd, number) in [
-        (null.as_fd(), libc::STDIN_FILENO),
+        (start.stdin.unwrap_or(&null).as_fd(), libc::STDIN_FILENO),
         (start.stdout.as_fd(), libc::STDOUT_FILENO),
         (start.stderr.as_fd(), libc::STDERR_FILENO),
     ] {

@@ -13,7 +13,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{
@@ -57,6 +57,15 @@ pub(super) struct World {
     pub(super) cwd: OwnedFd,
     /// Of those that the command does not need to know: the ledger's at its end.
     pub(super) made: Vec<FileId>,
+}
+
+impl World {
+    /// Has `/dev/tty` lead to a terminal: who opens files for the command has none of its own.
+    pub(super) fn show_own_terminal(&mut self, terminal: &OwnedFd) -> Result<(), Errno> {
+        let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
+        let fd = open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        self.guest.mount(b"/dev/tty".to_vec(), fd, false).map(drop)
+    }
 }
 
 struct Builder<'a> {
