@@ -4,9 +4,16 @@
 //! whose every step hits ends without a namespace, a thread pool or a second process. On the first miss that needs bytes the
 //! process enters its namespace and goes on there.
 
+mod advice;
+mod aftermath;
 mod bases;
+mod bundle;
 mod caches;
+mod census;
+mod chart;
 mod check;
+mod console;
+mod container;
 mod content;
 mod contexts;
 mod deliver;
@@ -14,17 +21,25 @@ mod entering;
 mod failure;
 mod forecast;
 mod foreign;
+mod handover;
 mod images;
 mod import;
 mod inputs;
 mod lending;
 mod limits;
+mod look;
 mod lower;
 mod manifests;
+mod overlays;
 mod planned;
 mod remotes;
+mod results;
+mod smoke;
+mod stopwatch;
 mod stored;
+mod termination;
 mod transfer;
+mod try_image;
 
 use std::time::Instant;
 
@@ -35,20 +50,29 @@ use crate::vocab::{BuildRequest, Cancel, Event, EventSink, ExitCode, Summary, Ve
 use crate::worker::Machine;
 
 pub use crate::plan::OutlineMount;
+pub use crate::worker::HostMount;
 pub use bases::{Resolver, TaskIds};
 pub use check::{Checked, OutlinedTarget, Target, check, outline, targets};
+pub use console::Console;
+pub use container::Overrides;
 pub use content::content_tag;
 pub use failure::Failure;
 pub use forecast::{ForecastStep, Outlook, forecast};
 pub use import::{Import, import};
+pub use look::{Sight, View, look};
 pub use lower::unused_lower_stores;
 pub use manifests::{Indexing, ListSource, NewIndex, appended_otherwise, listed};
+pub use planned::bases_of;
+pub use results::write_result;
 pub use stored::export_of;
+pub use termination::Termination;
 pub use transfer::{pull, push};
+pub use try_image::{Subject, TryImage, try_image};
 
 use content::Signature;
 use inputs::Inputs;
 use remotes::Remotes;
+use stopwatch::Stopwatch;
 
 /// Performs a build.
 pub fn build(
@@ -57,6 +81,8 @@ pub fn build(
     cancel: &Cancel,
 ) -> Result<Summary, Failure> {
     let started = Instant::now();
+    let stopwatch = Stopwatch::new(events);
+    let events: &dyn EventSink = &stopwatch;
     if let Some(timeout) = request.timeout {
         sandbox::end_after(timeout, ExitCode::Timeout).map_err(|error| failure::signals(&error))?;
     }
@@ -77,17 +103,24 @@ pub fn build(
         events,
         cancel,
     );
+    if request.tells_chart {
+        events.emit(Event::Planned(chart::chart(&graph)));
+    }
     declare(&graph, events);
     let signature = match request.content_tag {
         true => Some(Signature::of(request, &graph, &machine, cancel)?),
         false => None,
     };
     if let Some(signature) = &signature
+        // What stands under the tag was tried by whoever has put it there, or by nobody.
+        && request.smoke.is_empty()
+        && request.stages_beside.is_empty()
         && let Some(delivered) =
             content::retag(request, &graph, signature, &client, events, &tasks)?
     {
         announce_cached(&graph, events);
         let summary = delivered.summary(&graph, None, &store, started.elapsed());
+        delivered.hand_over(request, &summary, events, &tasks)?;
         events.emit(Event::Done(summary.clone()));
         return Ok(summary);
     }
@@ -108,7 +141,12 @@ pub fn build(
                 execute(request, &graph, &machine, known, events, cancel)
             }
         };
+        machine.keep_ingredients(&graph, solved.as_ref().ok());
+        if let (true, Ok(solution)) = (request.explain || request.tells_chart, &solved) {
+            explain_found(&graph, solution, &machine, events);
+        }
         let delivered = solved.and_then(|solution| {
+            smoke::check(request, &graph, &solution, &machine, events, &tasks, cancel)?;
             let images = images::assemble(request, &inputs, &graph, &solution, &machine)?;
             let delivered = deliver::deliver(
                 request,
@@ -134,10 +172,27 @@ pub fn build(
                 }
                 caches::begin_again(&failure, events, cancel);
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                return Err(aftermath::of(
+                    request, &inputs, &graph, &machine, failure, events, cancel,
+                ));
+            }
         }
     };
-    let summary = delivered.summary(&graph, Some(&solution), &store, started.elapsed());
+    let mut summary = delivered.summary(&graph, Some(&solution), &store, started.elapsed());
+    delivered.hand_over(request, &summary, events, &tasks)?;
+    summary.slowest = stopwatch.slowest(&graph);
+    if request.counts_files {
+        for (image, output) in summary.images.iter_mut().zip(&graph.outputs) {
+            let contents = census::contents(&graph, &solution, &store, output.root, cancel);
+            image.contents = Some(contents);
+        }
+    }
+    let contents = summary
+        .images
+        .iter()
+        .filter_map(|image| image.contents.as_ref());
+    summary.hints = advice::advice(&graph, &solution, &store, contents);
     events.emit(Event::Done(summary.clone()));
     Ok(summary)
 }
@@ -259,6 +314,25 @@ fn announce_cached(graph: &Graph, events: &dyn EventSink) {
         if is_shown(&step.op) {
             events.emit(Event::Cached {
                 vertex: VertexId(at as u32),
+            });
+        }
+    }
+}
+
+/// Tells under which keys results were found.
+fn explain_found(
+    graph: &Graph,
+    solution: &Solution,
+    machine: &Machine<'_>,
+    events: &dyn EventSink,
+) {
+    let keys = crate::solve::ingredients(graph, machine, &solution.results);
+    for (at, key) in keys.into_iter().enumerate() {
+        if let (true, Some((key, _))) = (solution.cached[at], key) {
+            events.emit(Event::Found {
+                vertex: VertexId(at as u32),
+                key,
+                created: solution.results[at].created,
             });
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use super::show::Show;
 use crate::vocab::Secret;
 
 /// Turns a Dockerfile into an OCI image wherever a process can run: no daemon, no root, no Docker.
@@ -13,6 +14,8 @@ use crate::vocab::Secret;
     name = "builder",
     version,
     max_term_width = 110,
+    after_help = "Every flag has a variable, such as BUILDER_NO_CACHE for --no-cache of build, and a project can have a builder.toml \
+                  (docs/settings.md)\nAs another tool: builder executor|warmer|bud|buildah|podman|docker …, or by that name of the program (docs/moving.md)",
     disable_help_subcommand = true
 )]
 pub(super) struct Args {
@@ -25,42 +28,54 @@ pub(super) struct Args {
 /// Before or after the subcommand.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Global {
+    /// Work in this directory: every other path is relative to it
+    #[arg(
+        id = "working-directory",
+        short = 'C',
+        long = "directory",
+        value_name = "DIR",
+        global = true
+    )]
+    pub(super) directory: Option<PathBuf>,
     /// State directory: images, layers, cache [default: /var/lib/builder as root, else ~/.local/share/builder]
-    #[arg(long, value_name = "DIR", global = true, env = "BUILDER_ROOT")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(super) root: Option<PathBuf>,
     /// State directory that is only read, and looked into where the own one does not have something; several in order
-    #[arg(
-        long,
-        value_name = "DIR",
-        global = true,
-        env = "BUILDER_LOWER_ROOT",
-        value_delimiter = ':'
-    )]
+    #[arg(long, value_name = "DIR", global = true, value_delimiter = ':')]
     pub(super) lower_root: Vec<OsString>,
     /// Pull images of HOST from URL first, then from HOST itself
-    #[arg(
-        long,
-        value_name = "HOST=URL",
-        global = true,
-        env = "BUILDER_REGISTRY_MIRROR",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "HOST=URL", global = true, value_delimiter = ',')]
     pub(super) registry_mirror: Vec<String>,
-    /// Allow plain HTTP, and TLS without a valid certificate, for this registry
-    #[arg(
-        long,
-        value_name = "HOST[:PORT]",
-        global = true,
-        env = "BUILDER_INSECURE_REGISTRY",
-        value_delimiter = ','
-    )]
+    /// Allow plain HTTP, and TLS without a valid certificate, for this registry; `*`: for every registry
+    #[arg(long, value_name = "HOST[:PORT]", global = true, value_delimiter = ',')]
     pub(super) insecure_registry: Vec<String>,
     /// File of credentials [default: that of REGISTRY_AUTH_FILE, else auth.json and config.json in their usual places]
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) authfile: Option<PathBuf>,
     /// Authorities (*.crt) and client certificates (*.cert with *.key) for every registry
-    #[arg(long, value_name = "DIR", global = true, env = "BUILDER_CERT_DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(super) cert_dir: Option<PathBuf>,
+    /// Believe the authorities of this file about one registry, besides all others
+    #[arg(long, value_name = "HOST=FILE", global = true)]
+    pub(super) registry_certificate: Vec<String>,
+    /// Show one registry this certificate
+    #[arg(long, value_name = "HOST=CERT,KEY", global = true)]
+    pub(super) registry_client_cert: Vec<String>,
+    /// Attempts after the first where a registry or the network fails for a moment [default: 4]
+    #[arg(long, value_name = "N", global = true)]
+    pub(super) retry: Option<u32>,
+    /// Pause before the second attempt; each next one is twice as long [default: 500ms]
+    #[arg(long, value_name = "DURATION", global = true)]
+    pub(super) retry_delay: Option<String>,
+    /// Read settings from this file, and not from `builder.toml` of the context
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
+    /// Read no file of settings
+    #[arg(long, global = true, conflicts_with = "config")]
+    pub(super) no_config: bool,
+    /// Print the settings, each with its value and where it comes from, and do nothing else
+    #[arg(long, global = true)]
+    pub(super) print_config: bool,
 }
 
 /// An account for the registries of one command.
@@ -86,6 +101,8 @@ pub(super) enum Command {
     Digest(Box<Build>),
     /// Say what a build would do, and why what is not in the cache is not
     Plan(Box<Plan>),
+    /// Run an image without Docker, in a root that is thrown away
+    Run(Box<super::run::Run>),
     /// Bring an image from a registry into the state directory
     Pull(Pull),
     /// Send an image of the state directory to its registry
@@ -94,8 +111,13 @@ pub(super) enum Command {
     #[command(subcommand)]
     Manifest(super::manifest::Command),
     /// List images
-    #[command(visible_alias = "ls")]
     Images(Images),
+    /// List files of an image; without one, list images
+    Ls(super::look::Ls),
+    /// Print a file of an image
+    Cat(super::look::Cat),
+    /// Say what differs between two images, by file
+    Diff(super::look::Diff),
     /// Show an image's manifest and config as JSON
     Inspect(Inspect),
     /// Give an image another name
@@ -119,9 +141,12 @@ pub(super) enum Command {
     Login(Login),
     /// Forget credentials for a registry
     Logout(Logout),
-    /// Show how texts are understood, as JSON or lines
-    #[command(subcommand)]
-    Debug(Debug),
+    /// Look into a failed step that `build --on-error=save:FILE` has saved; or show how texts are understood
+    Debug(Box<DebugArgs>),
+    /// Print completions for a shell
+    Completion(super::manual::Completion),
+    /// Write the manual pages to a directory
+    Man(super::manual::Man),
     /// Show the version
     Version,
 }
@@ -162,7 +187,7 @@ pub(super) struct Build {
     #[command(flatten)]
     pub(super) caches: Caches,
     /// Tag what is pushed with a hash of all that it is built from too; where the registry has that tag, only name it and end
-    #[arg(long, env = "BUILDER_CONTENT_TAG")]
+    #[arg(long)]
     pub(super) content_tag: bool,
     /// Name another build context: a directory, docker-image://REF, oci-layout://PATH[:TAG], a git or http URL, target:STAGE
     #[arg(long, value_name = "NAME=VALUE")]
@@ -178,25 +203,18 @@ pub(super) struct Build {
         long,
         value_name = "RUNG",
         default_value = "auto",
-        env = "BUILDER_ISOLATION",
         hide_default_value = true
     )]
     pub(super) isolation: String,
     /// What RUN must be kept from: `any` takes what the machine gives, `strict` refuses a weaker sandbox than namespaces,
     /// filter and socket scope make
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        default_value = "any",
-        env = "BUILDER_REQUIRE_ISOLATION"
-    )]
+    #[arg(long, value_name = "LEVEL", default_value = "any")]
     pub(super) require_isolation: RequireIsolation,
     /// How to keep the files of a step's root: auto, overlay, tree [default: overlay where it works]
     #[arg(
         long,
         value_name = "DRIVER",
         default_value = "auto",
-        env = "BUILDER_STORAGE_DRIVER",
         hide_default_value = true
     )]
     pub(super) storage_driver: String,
@@ -234,6 +252,8 @@ pub(super) struct Build {
         env = "BUILDKIT_PROGRESS"
     )]
     pub(super) progress: Progress,
+    #[command(flatten)]
+    pub(super) show: Show,
     /// Print the image ID only
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -252,14 +272,16 @@ pub(super) struct Build {
     #[arg(long)]
     pub(super) load: bool,
     /// Where the result goes: type=image|registry|oci|docker|tar|local[,dest=PATH][,…]; a bare path is type=local, `-` a tar on
-    /// standard output
+    /// standard output; target=STAGE with type=tar and type=local: the files of another stage
     #[arg(short, long, value_name = "SPEC")]
     pub(super) output: Vec<String>,
+    #[command(flatten)]
+    pub(super) after: super::after::After,
     /// End the build after this time, such as 90s, 20m, 1h30m
-    #[arg(long, value_name = "DURATION", env = "BUILDER_TIMEOUT")]
+    #[arg(long, value_name = "DURATION")]
     pub(super) timeout: Option<String>,
     /// Steps at the same time [default: by the CPU quota and memory limit of the builder's control group]
-    #[arg(long, value_name = "N", env = "BUILDER_JOBS")]
+    #[arg(long, value_name = "N")]
     pub(super) jobs: Option<usize>,
     /// Look at the Dockerfile and do not build: --call check
     #[arg(long, conflicts_with = "call")]
@@ -267,8 +289,36 @@ pub(super) struct Build {
     /// What to do: build, check (lint rules), outline (what the target can be given) or targets[,format=json|text]
     #[arg(long, value_name = "METHOD", default_value = "build")]
     pub(super) call: String,
-    /// What COPY and ADD read from: a directory, a git URL, the URL of a tar or Dockerfile, or `-` for one of these on standard
-    /// input
+    /// Write the digest of the manifest or index to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) digest_file: Option<PathBuf>,
+    /// Write NAME@DIGEST to a file, a line for each name
+    #[arg(long, value_name = "FILE")]
+    pub(super) image_name_with_digest_file: Option<PathBuf>,
+    /// Write NAME:TAG@DIGEST to a file, a line for each name
+    #[arg(long, value_name = "FILE")]
+    pub(super) image_name_tag_with_digest_file: Option<PathBuf>,
+    /// Add the image to the index REF of the state directory, which is made if it does not exist
+    #[arg(long, value_name = "REF")]
+    pub(super) manifest: Vec<String>,
+    /// Time of the image in seconds since 1970 [default: SOURCE_DATE_EPOCH of the environment, else the clock]
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) source_date_epoch: Option<String>,
+    /// Give files of new layers that are younger than that time its value: `rewrite-timestamp=true` of every output
+    #[arg(long)]
+    pub(super) rewrite_timestamp: bool,
+    /// Read lines of NAME=VALUE as build arguments; `--build-arg` goes before them
+    #[arg(long, value_name = "FILE")]
+    pub(super) build_arg_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) forms: super::forms::Forms,
+    /// Leave out of the context what this file says, instead of its own ignore files
+    #[arg(long, value_name = "FILE")]
+    pub(super) ignorefile: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) handover: super::handover::Handover,
+    /// What COPY and ADD read from: a directory, a tar, a git URL, the URL of a tar or Dockerfile, or `-` for one of these on
+    /// standard input
     #[arg(value_name = "CONTEXT")]
     pub(super) context: String,
 }
@@ -277,31 +327,16 @@ pub(super) struct Build {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Caches {
     /// Share the results of all steps, and cache mounts, through a repository, a directory, a bucket of an object store or GitHub's cache:
-    /// both `--cache-from` and `--cache-to …,mode=max`; several are separated by `;`
-    #[arg(
-        long,
-        value_name = "REPOSITORY|DIR|s3://BUCKET/PREFIX|gha",
-        env = "BUILDER_CACHE",
-        hide_env_values = true
-    )]
+    /// both `--cache-from` and `--cache-to …,mode=max`; several are separated by `;`. `off`: read and write no cache
+    #[arg(long, value_name = "REPOSITORY|DIR|s3://BUCKET/PREFIX|gha|off")]
     pub(super) cache: Vec<String>,
     /// Take results of steps from type=registry,ref=REF|local,src=DIR|s3,bucket=NAME…|gha[,scope=NAME|auto]
     /// [,scope-fallback=NAME][,mounts=true|false|ID][,mounts-max-size=SIZE]; a bare REF is type=registry
-    #[arg(
-        long,
-        value_name = "SPEC",
-        env = "BUILDER_CACHE_FROM",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "SPEC")]
     pub(super) cache_from: Vec<String>,
     /// Give results of steps to type=registry,ref=REF|local,dest=DIR|s3,bucket=NAME…|gha|inline[,mode=min|max][,scope=NAME|auto]
     /// [,mounts=true|false|ID][,mounts-max-size=SIZE][,ignore-error=true][,compression=…]
-    #[arg(
-        long,
-        value_name = "SPEC",
-        env = "BUILDER_CACHE_TO",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "SPEC")]
     pub(super) cache_to: Vec<String>,
 }
 
@@ -354,6 +389,22 @@ pub(super) struct Plan {
 pub(super) enum Format {
     Text,
     Json,
+}
+
+/// `builder debug`
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct DebugArgs {
+    #[command(subcommand)]
+    pub(super) text: Option<Debug>,
+    #[command(flatten)]
+    pub(super) surroundings: super::run::Surroundings,
+    /// File of `build --on-error=save:FILE`; one with the name of a subcommand is `./NAME`
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) file: Option<PathBuf>,
+    /// Command to run in the root of the failed step [default: a shell]
+    #[arg(value_name = "COMMAND", last = true)]
+    pub(super) command: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -425,7 +476,6 @@ pub(super) struct Doctor {
         long,
         value_name = "RUNG",
         default_value = "auto",
-        env = "BUILDER_ISOLATION",
         hide_default_value = true
     )]
     pub(super) isolation: String,
@@ -434,7 +484,6 @@ pub(super) struct Doctor {
         long,
         value_name = "DRIVER",
         default_value = "auto",
-        env = "BUILDER_STORAGE_DRIVER",
         hide_default_value = true
     )]
     pub(super) storage_driver: String,
@@ -446,8 +495,14 @@ pub(super) struct Doctor {
 #[derive(Debug, ClapArgs)]
 pub(super) struct Pull {
     /// Image to pull
-    #[arg(value_name = "REF", required = true)]
+    #[arg(value_name = "REF", required_unless_present = "file")]
     pub(super) images: Vec<String>,
+    /// Pull the bases of a Dockerfile
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Set an ARG of that Dockerfile; without a value, from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(super) build_arg: Vec<String>,
     /// Platform to pull [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub(super) platform: Option<String>,
@@ -471,6 +526,9 @@ pub(super) struct Push {
     /// Print the digest only
     #[arg(short, long)]
     pub(super) quiet: bool,
+    /// Write the digest to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) digest_file: Option<PathBuf>,
     /// Leave a tag as it is where the registry does not let it be moved, and do not fail
     #[arg(long, alias = "push-ignore-immutable-tag-errors")]
     pub(super) ignore_immutable_tags: bool,
@@ -601,6 +659,9 @@ pub(super) struct Login {
     /// Read the password from standard input
     #[arg(long)]
     pub(super) password_stdin: bool,
+    /// Password; processes of this machine can see it: `--password-stdin` takes the same unseen
+    #[arg(short, long, value_name = "PASSWORD", value_parser = hidden, conflicts_with = "password_stdin")]
+    pub(super) password: Option<Secret<String>>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -421,10 +421,14 @@ fn ago(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// Returns the present moment: to the nanosecond, because no use of an entry counts as later than it.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let since: Duration = since.unwrap_or_default();
-    Timestamp::from_seconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanoseconds: since.subsec_nanos(),
+    }
 }
 
 /// Makes a stranger's text fit for a terminal.

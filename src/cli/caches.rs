@@ -30,7 +30,15 @@ pub(super) fn caches(
     around: &Around<'_>,
 ) -> Result<(Vec<CacheFrom>, Vec<CacheTo>), Failure> {
     let (mut from, mut to) = (Vec::new(), Vec::new());
-    for text in args.cache.iter().flat_map(|text| several(text)) {
+    if is_off(args)? {
+        return Ok((from, to));
+    }
+    for text in args
+        .cache
+        .iter()
+        .flat_map(|text| several(text))
+        .filter(|text| *text != "on")
+    {
         let named = short("--cache", text, around)?;
         from.push(read(named.clone(), around.job));
         to.push(written(named, around.job, CacheMode::Max));
@@ -42,6 +50,22 @@ pub(super) fn caches(
         to.extend(cache_to(text, around)?);
     }
     Ok((from, to))
+}
+
+/// Tells whether `--cache` says that a build is to have none: then it reads no result of an earlier one, here or elsewhere, and gives
+/// none to others. `on` is how it is without the flag.
+pub(super) fn is_off(args: &Caches) -> Result<bool, Failure> {
+    let all = || args.cache.iter().flat_map(|text| several(text));
+    match (
+        all().any(|text| text == "off"),
+        all().all(|text| text == "off"),
+    ) {
+        (false, _) => Ok(false),
+        (true, true) => Ok(true),
+        (true, false) => Err(usage(
+            "`--cache off` and another `--cache` contradict each other",
+        )),
+    }
 }
 
 /// Splits several values at `;`. Between the names of one S3 cache there may be some, too: what follows is no value of its own where it

@@ -80,12 +80,9 @@ fn parse(text: &str) -> Result<Option<Call>, Failure> {
 }
 
 pub(super) fn run(global: &Global, args: Build, call: Call) -> Result<(), Failure> {
-    let (request, progress) = request(global, args, Machine::this())?;
+    let (request, showing) = request(global, args, Machine::this())?;
     let is_json = call.format == Format::Json;
-    let display = ui::display(match progress {
-        ProgressMode::Auto => ProgressMode::Plain,
-        asked => asked,
-    });
+    let display = ui::display(showing.or(ProgressMode::Plain));
     let told = |failure: Failure| {
         for diagnostic in &failure.diagnostics {
             display.emit(crate::vocab::Event::Diagnostic(diagnostic.clone()));

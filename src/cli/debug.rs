@@ -1,22 +1,41 @@
-//! `builder debug`: how texts are understood. The outputs are a contract for tools that compare builders (`docs/debug.md`).
+//! `builder debug`: a failed step that was saved; and how texts are understood. For these, the outputs are a contract for tools that compare builders (`docs/debug.md`).
 
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::ExitCode as ProcessExitCode;
 
 use serde_json::{Value, json};
 
 use crate::context::{Source, ignore_file, list};
 use crate::dockerfile::{IgnorePatterns, Node, expand, expand_words, nodes};
-use crate::pipeline::Failure;
+use crate::pipeline::{Failure, Subject};
 use crate::ui;
-use crate::vocab::{Diagnostic, ExitCode, SourceText};
+use crate::vocab::{Diagnostic, ExitCode, Platform, ProgressMode, SourceText};
 
-use super::args::Debug;
+use super::args::{Debug, DebugArgs, Global};
 use super::{print, usage};
 
-pub(super) fn run(debug: &Debug) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: DebugArgs) -> Result<ProcessExitCode, Failure> {
+    match (&args.text, &args.file) {
+        (Some(text), _) => show(text).map(|()| ExitCode::Success.into()),
+        (None, Some(file)) => {
+            let image = Subject::Saved(file.clone());
+            let request = args
+                .surroundings
+                .request(global, image, Platform::host())
+                .map(|mut request| {
+                    request.wanted.command = args.command;
+                    request
+                });
+            super::run::status(request, ProgressMode::Auto)
+        }
+        (None, None) => unreachable!("the flags require one of them"),
+    }
+}
+
+fn show(debug: &Debug) -> Result<(), Failure> {
     match debug {
         Debug::Parse { file } => parse(file),
         Debug::Expand {

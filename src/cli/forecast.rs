@@ -12,19 +12,20 @@ use super::print;
 use super::request::{Machine, request};
 
 pub(super) fn run(global: &Global, args: Plan) -> Result<(), Failure> {
-    let (request, progress) = request(global, args.build, Machine::this())?;
-    let display = ui::display(match progress {
-        ProgressMode::Auto => ProgressMode::Plain,
-        asked => asked,
-    });
+    let explain = args.build.show.explain;
+    let (request, showing) = request(global, args.build, Machine::this())?;
+    let display = ui::display(showing.or(ProgressMode::Plain));
     let steps = pipeline::forecast(&request, display.as_ref())
         .map_err(|failure| told(failure, display.as_ref()))?;
     print(&match args.format {
         Format::Json => format!("{}\n", object(&steps)),
-        Format::Text => table(&steps),
+        Format::Text => table(&steps, if explain { usize::MAX } else { FILES }),
     });
     Ok(())
 }
+
+/// Files that a line names.
+const FILES: usize = 3;
 
 fn word(outlook: Outlook) -> &'static str {
     match outlook {
@@ -44,14 +45,20 @@ fn object(steps: &[ForecastStep]) -> Value {
                 "name": step.name,
                 "stage": step.stage,
                 "outlook": word(step.outlook),
-                "reasons": step.reasons,
+                "reasons": why(step, usize::MAX),
             })
         })
         .collect();
     json!({ "steps": steps })
 }
 
-fn table(steps: &[ForecastStep]) -> String {
+/// Returns the reasons in words, with at most so many files each.
+fn why(step: &ForecastStep, most: usize) -> Vec<String> {
+    let reasons = step.reasons.iter().map(|reason| reason.text(most));
+    reasons.chain(step.failing.iter().cloned()).collect()
+}
+
+fn table(steps: &[ForecastStep], most: usize) -> String {
     let mut rows = vec![
         ["STAGE", "CACHE", "STEP", "WHY"]
             .map(str::to_owned)
@@ -64,7 +71,7 @@ fn table(steps: &[ForecastStep]) -> String {
             step.stage.clone(),
             word(step.outlook).to_owned(),
             one_line(&step.name),
-            one_line(&step.reasons.join("; ")),
+            one_line(&why(step, most).join("; ")),
         ]);
     }
     ui::table(&rows)

@@ -23,6 +23,8 @@ const INDEX_LIMIT: u64 = 8 << 20;
 pub(super) enum Command {
     /// Make an index of images, in the state directory or at its registry
     Create(Create),
+    /// Add images to an index of the state directory, which is made if it does not exist
+    Add(Add),
     /// Add images to the index under a tag; any number of jobs may do so at the same time
     Append(Append),
     /// Show an index as its registry has it
@@ -44,6 +46,27 @@ pub(super) struct Create {
     /// Write it straight to its registry and keep nothing here
     #[arg(long)]
     push: bool,
+    #[command(flatten)]
+    account: Account,
+    /// Ask the registry for each source, even where it is in the state directory
+    #[arg(long)]
+    pull: bool,
+    /// Add an annotation to the index
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
+    /// Print the digest only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Add {
+    /// Name of the index
+    #[arg(value_name = "REF")]
+    name: String,
+    /// Images or indexes to add: of the state directory, else of their registries
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
     #[command(flatten)]
     account: Account,
     /// Ask the registry for each source, even where it is in the state directory
@@ -120,11 +143,30 @@ pub(super) struct Referrers {
 pub(super) fn run(global: &Global, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Create(args) => create(global, args),
+        Command::Add(args) => add(global, args),
         Command::Append(args) => append(global, args),
         Command::Inspect(args) => inspect(global, args),
         Command::Push(args) => registry::push(global, args),
         Command::Referrers(args) => referrers(global, args),
     }
+}
+
+fn add(global: &Global, args: &Add) -> Result<(), Failure> {
+    let store = global.store()?;
+    let name = image(&args.name)?;
+    tagged(&name)?;
+    let sources = sources(&store, &args.sources, args.pull)?;
+    let annotations = annotations(&args.annotation)?;
+    let display = ui::display(progress(args.quiet));
+    let used: Vec<ImageRef> = sources.iter().filter_map(of_registry).collect();
+    let options = options(global, &args.account, &used)?;
+    let indexing = Indexing::new(&store, &options, display.as_ref())?;
+    let index = indexing.add(&name, &sources, &annotations)?;
+    print(&match args.quiet {
+        true => format!("{}\n", index.digest),
+        false => format!("{}@{}\n", name.name(), index.digest),
+    });
+    Ok(())
 }
 
 fn create(global: &Global, args: &Create) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use crate::vocab::{AppendTo, Epoch, ImageRef, ImageWriting, OutputSpec};
 use super::args::Build;
 use super::fields::Fields;
 use super::request::image;
-use super::usage;
+use super::{hinted, usage};
 
 /// Returns every output of a build. With none asked for the state directory keeps the image, and with `-t` unless it is pushed:
 /// what is pushed need not come here.
@@ -30,8 +30,17 @@ pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>
     let is_pushed = outputs
         .iter()
         .any(|output| matches!(output, OutputSpec::Image { push: true, .. }));
+    let names_nothing = |output: &OutputSpec| matches!(output, OutputSpec::Image { push: true, names, .. } if names.is_empty());
+    if args.append_to.is_empty() && outputs.iter().any(names_nothing) {
+        return Err(hinted(
+            "nothing says where to push to",
+            "name the image with `-t REGISTRY/NAME:TAG`",
+        ));
+    }
     let is_asked_nowhere = args.output.is_empty() && args.append_to.is_empty();
-    let keep = args.load || !is_pushed && (is_asked_nowhere || !tags.is_empty());
+    let keep = args.load
+        || !args.manifest.is_empty()
+        || !is_pushed && (is_asked_nowhere || !tags.is_empty());
     if keep {
         match outputs
             .iter_mut()
@@ -45,10 +54,28 @@ pub(super) fn outputs(args: &Build, tags: &[ImageRef]) -> Result<Vec<OutputSpec>
     if !args.append_to.is_empty() && !outputs.iter().any(is_image) {
         outputs.push(image_output(Vec::new(), false, false));
     }
+    if args.rewrite_timestamp {
+        for output in &mut outputs {
+            if let OutputSpec::Image { writing, .. }
+            | OutputSpec::Oci { writing, .. }
+            | OutputSpec::Docker { writing, .. } = output
+            {
+                writing.rewrite_timestamp = true;
+            }
+        }
+    }
     if outputs.iter().filter(|output| to_stdout(output)).count() > 1 {
         return Err(usage("only one output can go to standard output"));
     }
     Ok(outputs)
+}
+
+/// Returns the stages that outputs are made of besides the target.
+pub(super) fn stages(outputs: &[OutputSpec]) -> impl Iterator<Item = &String> {
+    outputs.iter().filter_map(|output| match output {
+        OutputSpec::Tar { stage, .. } | OutputSpec::Local { stage, .. } => stage.as_ref(),
+        _ => None,
+    })
 }
 
 /// Reads `REF[,run=ID][,expect=PLATFORM]…`.
@@ -152,6 +179,7 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
     if text == "-" {
         return Ok(OutputSpec::Tar {
             dest: PathBuf::from("-"),
+            stage: None,
             epoch: Epoch::Build,
             split: None,
         });
@@ -159,6 +187,7 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
     if !text.contains('=') {
         return Ok(OutputSpec::Local {
             dest: PathBuf::from(text),
+            stage: None,
             epoch: Epoch::Build,
             split: None,
         });
@@ -201,11 +230,13 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
         },
         "tar" => OutputSpec::Tar {
             dest: fields.dest("type=tar")?,
+            stage: fields.take("target").filter(|name| !name.is_empty()),
             epoch: fields.epoch()?,
             split: fields.split()?,
         },
         "local" => OutputSpec::Local {
             dest: fields.dest("type=local")?,
+            stage: fields.take("target").filter(|name| !name.is_empty()),
             epoch: fields.epoch()?,
             split: fields.split()?,
         },
@@ -217,6 +248,13 @@ fn output(text: &str, tags: &[ImageRef]) -> Result<OutputSpec, Failure> {
             return Err(failure);
         }
     };
+    if fields.has("target") {
+        let mut failure = fields.refuse("`target` goes with type=local and type=tar");
+        failure.diagnostics[0]
+            .hints
+            .push("an image of another stage is a build with `--target` of its own".to_owned());
+        return Err(failure);
+    }
     fields.done()?;
     Ok(output)
 }
@@ -236,6 +274,7 @@ mod tests {
             "out",
             OutputSpec::Local {
                 dest: "out".into(),
+                stage: None,
                 epoch: Epoch::Build,
                 split: None,
             },
@@ -244,14 +283,16 @@ mod tests {
             "-",
             OutputSpec::Tar {
                 dest: "-".into(),
+                stage: None,
                 epoch: Epoch::Build,
                 split: None,
             },
         );
         check(
-            "type=local,dest=x,source-date-epoch=5,platform-split=true",
+            "type=local,dest=x,target=y,source-date-epoch=5,platform-split=true",
             OutputSpec::Local {
                 dest: "x".into(),
+                stage: Some("y".to_owned()),
                 epoch: Epoch::At(5),
                 split: Some(true),
             },
@@ -327,6 +368,7 @@ mod tests {
             "type=tar,dest=x,a=b",
             "type=image,compression=estargz",
             "type=oci,dest=x,tar=maybe",
+            "type=oci,dest=x,target=y",
             "type=oci,dest=x,source-date-epoch=today",
             "type=tar,dest=x,rewrite-timestamp=true",
             "type=oci,dest=x,compression-level=10",

@@ -1,14 +1,18 @@
 //! `pull`, `push`, `login`, `logout`.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::path::Path;
+
+use clap::Parser as _;
 
 use crate::pipeline::{self, Failure};
 use crate::registry::{self, Client, RegistryError, Threads};
 use crate::ui;
 use crate::vocab::{Diagnostic, ExitCode, ImageRef, Platform, ProgressMode, Secret};
 
-use super::args::{Global, Login, Logout, Pull, Push};
-use super::request::image;
+use super::args::{Args, Command, Global, Login, Logout, Pull, Push};
+use super::request::{Machine, image, request};
 use super::{print, usage};
 
 /// A password is a line; more than this is something else.
@@ -16,11 +20,12 @@ const PASSWORD_LIMIT: u64 = 64 << 10;
 
 pub(super) fn pull(global: &Global, args: &Pull) -> Result<(), Failure> {
     let store = global.store()?;
-    let names: Vec<ImageRef> = args
+    let mut names: Vec<ImageRef> = args
         .images
         .iter()
         .map(|text| image(text))
         .collect::<Result<_, _>>()?;
+    names.extend(bases(global, args)?);
     let mut options = global.registry_options()?;
     options.accounts = args.account.of(&names)?;
     let platform = match &args.platform {
@@ -42,6 +47,36 @@ pub(super) fn pull(global: &Global, args: &Pull) -> Result<(), Failure> {
         });
     }
     Ok(())
+}
+
+/// Returns the bases of a Dockerfile.
+fn bases(global: &Global, args: &Pull) -> Result<Vec<ImageRef>, Failure> {
+    let Some(file) = &args.file else {
+        return match args.build_arg.is_empty() {
+            true => Ok(Vec::new()),
+            false => Err(usage("`--build-arg` needs `--file`")),
+        };
+    };
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let mut words: Vec<OsString> = ["builder", "build", "--file"].map(OsString::from).into();
+    words.push(file.into());
+    for text in &args.build_arg {
+        words.push(format!("--build-arg={text}").into());
+    }
+    if let Some(platform) = &args.platform {
+        words.push(format!("--platform={platform}").into());
+    }
+    words.push("--".into());
+    words.push(parent.unwrap_or(Path::new(".")).into());
+    // A variable that stands for a flag may be wrong.
+    let parsed = Args::try_parse_from(words).map_err(|error| usage(error.to_string()))?;
+    let Command::Build(build) = parsed.command else {
+        unreachable!("they were read as a build's");
+    };
+    let (request, _) = request(global, *build, Machine::this())?;
+    pipeline::bases_of(&request, ui::display(ProgressMode::Quiet).as_ref())
 }
 
 pub(super) fn push(global: &Global, args: &Push) -> Result<(), Failure> {
@@ -67,6 +102,9 @@ pub(super) fn push(global: &Global, args: &Push) -> Result<(), Failure> {
         args.ignore_immutable_tags,
         display.as_ref(),
     )?;
+    if let Some(path) = &args.digest_file {
+        pipeline::write_result(path, digest.to_string().as_bytes())?;
+    }
     print(&match args.quiet {
         true => format!("{digest}\n"),
         false => format!("{}@{digest}\n", destination.name()),
@@ -78,9 +116,12 @@ pub(super) fn login(global: &Global, args: &Login) -> Result<(), Failure> {
     let user = match &args.username {
         Some(user) => user.clone(),
         None if args.password_stdin => return Err(usage("`--password-stdin` needs `--username`")),
+        None if args.password.is_some() => return Err(usage("`--password` needs `--username`")),
         None => prompt("user name: ")?,
     };
-    let password = if args.password_stdin {
+    let password = if let Some(password) = &args.password {
+        password.clone()
+    } else if args.password_stdin {
         let mut text = String::new();
         std::io::stdin()
             .lock()

@@ -6,15 +6,17 @@ use std::time::Duration;
 use crate::pipeline::Failure;
 use crate::sandbox;
 use crate::vocab::{
-    BuildRequest, ContextSource, DockerfileSource, GitPlace, GitRef, ImageRef, NamedContext,
-    NetworkMode, OutputSpec, Platform, ProgressMode, RequiredIsolation, Ulimit, shown_url,
+    BuildRequest, ContextSource, DigestFiles, DockerfileSource, GitPlace, GitRef, ImageRef,
+    NamedContext, NetworkMode, OutputSpec, Platform, RequiredIsolation, Ulimit, shown_url,
 };
 
-use super::args::{Build, Global, Network, Progress, RequireIsolation};
-use super::caches::{Around, caches};
+use super::args::{Build, Global, Network, RequireIsolation};
+use super::caches::{Around, caches, is_off};
+use super::forms;
 use super::output::{self, outputs};
 use super::scope::JobScope;
-use super::{grants, isolation, limits, usage};
+use super::{grants, handover, isolation, limits, usage};
+use crate::ui::Showing;
 
 /// Steps at the same time where neither flag nor quota says more: four, because many steps wait for the network or sleep.
 const JOBS_AT_LEAST: usize = 4;
@@ -50,13 +52,17 @@ pub(super) fn request(
     global: &Global,
     args: Build,
     machine: Machine,
-) -> Result<(BuildRequest, ProgressMode), Failure> {
-    let tags = args
+) -> Result<(BuildRequest, Showing), Failure> {
+    let mut tags = args
         .tag
         .iter()
         .map(|text| image(text))
         .collect::<Result<Vec<_>, _>>()?;
+    for line in args.forms.tags()? {
+        tags.push(image(line.text.trim()).map_err(|failure| line.refuse(failure))?);
+    }
     let outputs = outputs(&args, &tags)?;
+    let digest_files = digest_files(&args, &tags, &outputs)?;
     let variables = |name: &str| std::env::var(name).ok();
     let job = JobScope::of(&variables);
     let (cache_from, cache_to) = caches(
@@ -68,19 +74,39 @@ pub(super) fn request(
     )?;
     let mut registry = global.registry_options()?;
     registry.accounts = args.account.of(&pushed(&outputs))?;
+    let handover = args.handover.handover(
+        &handover::Result {
+            outputs: &outputs,
+            has_name: has_name(&tags, &outputs) || !args.append_to.is_empty(),
+        },
+        args.show.system(&variables),
+        &variables,
+    )?;
     let (annotations, index_annotations) = annotations(&args.annotation)?;
-    let progress = match args.progress {
-        _ if args.quiet => ProgressMode::Quiet,
-        Progress::Auto => ProgressMode::Auto,
-        Progress::Tty => ProgressMode::Tty,
-        Progress::Plain => ProgressMode::Plain,
-        Progress::Rawjson => ProgressMode::RawJson,
-        Progress::Quiet => ProgressMode::Quiet,
-    };
+    let showing = args.show.showing(
+        args.progress,
+        args.quiet,
+        (args.context.as_str(), args.file.is_none()),
+        &variables,
+    );
+    let context = context(&args.context)?;
+    if args.ignorefile.is_some() && !matches!(context, ContextSource::Directory(_)) {
+        return Err(usage("`--ignorefile` needs a directory as the context"));
+    }
+    let mut given = file_args(&args.build_arg_file)?;
+    given.extend(args.forms.build_args()?);
+    given.extend(args.build_arg.iter().cloned());
+    let mut stages_beside: Vec<String> = Vec::new();
+    for name in args.forms.required_stages().chain(output::stages(&outputs)) {
+        if !stages_beside.contains(name) {
+            stages_beside.push(name.clone());
+        }
+    }
     let request = BuildRequest {
         root: global.state_directory()?,
         lower_roots: global.lower_directories(),
-        context: context(&args.context)?,
+        context,
+        overlays: args.forms.overlays()?,
         dockerfile: match &args.file {
             None => DockerfileSource::Default,
             Some(path) if path.as_os_str() == "-" => DockerfileSource::Stdin,
@@ -91,7 +117,8 @@ pub(super) fn request(
         },
         tags,
         target: args.target.filter(|target| !target.is_empty()),
-        build_args: build_args(&args.build_arg, &|name| std::env::var(name).ok())?,
+        stages_beside,
+        build_args: build_args(&given, &|name| std::env::var(name).ok())?,
         labels: args
             .label
             .iter()
@@ -108,7 +135,11 @@ pub(super) fn request(
             })
             .collect::<Result<_, _>>()?,
         pull: args.pull,
-        no_cache: args.no_cache,
+        no_cache: args.no_cache || is_off(&args.caches)?,
+        cache_version: args.forms.cache_version(),
+        explain: args.show.explain,
+        counts_files: args.show.counts_files(),
+        tells_chart: args.show.report()?.is_some(),
         no_cache_filter: args.no_cache_filter,
         named_contexts: args
             .build_context
@@ -172,12 +203,27 @@ pub(super) fn request(
         ignore_immutable_tags: args.ignore_immutable_tags,
         iidfile: args.iidfile,
         metadata_file: args.metadata_file,
-        source_date_epoch: std::env::var("SOURCE_DATE_EPOCH")
-            .ok()
+        digest_files,
+        handover,
+        local_indexes: args
+            .manifest
+            .iter()
+            .map(|text| {
+                let name = image(text)?;
+                output::tagged(&name)?;
+                Ok(name)
+            })
+            .collect::<Result<_, Failure>>()?,
+        ignore_file: args.ignorefile,
+        source_date_epoch: args
+            .source_date_epoch
+            .or_else(|| std::env::var("SOURCE_DATE_EPOCH").ok())
             .filter(|text| !text.is_empty()),
         registry,
+        smoke: args.after.smoke()?,
+        on_failure: args.after.on_failure()?,
     };
-    Ok((request, progress))
+    Ok((request, showing))
 }
 
 /// Returns the names that are pushed.
@@ -209,10 +255,73 @@ fn context(text: &str) -> Result<ContextSource, Failure> {
     if let Some(git) = repository(text)? {
         return Ok(ContextSource::Git(git));
     }
-    match is_url(text) {
-        true => Ok(ContextSource::Http(text.to_owned())),
+    if is_url(text) {
+        return Ok(ContextSource::Http(text.to_owned()));
+    }
+    match path.is_file() {
+        true => Ok(ContextSource::Archive(path)),
         false => Ok(ContextSource::Directory(path)),
     }
+}
+
+fn has_name(tags: &[ImageRef], outputs: &[OutputSpec]) -> bool {
+    let is_named = |output: &OutputSpec| matches!(output, OutputSpec::Image { names, .. } if !names.is_empty());
+    !tags.is_empty() || outputs.iter().any(is_named)
+}
+
+/// Returns the files of digests, if there will be a digest and names for them.
+fn digest_files(
+    args: &Build,
+    tags: &[ImageRef],
+    outputs: &[OutputSpec],
+) -> Result<DigestFiles, Failure> {
+    let is_image =
+        |output: &OutputSpec| !matches!(output, OutputSpec::Tar { .. } | OutputSpec::Local { .. });
+    let has_name = has_name(tags, outputs);
+    for (flag, file, needs_name) in [
+        ("--digest-file", &args.digest_file, false),
+        (
+            "--image-name-with-digest-file",
+            &args.image_name_with_digest_file,
+            true,
+        ),
+        (
+            "--image-name-tag-with-digest-file",
+            &args.image_name_tag_with_digest_file,
+            true,
+        ),
+    ] {
+        if file.is_none() {
+            continue;
+        }
+        if !outputs.iter().any(is_image) {
+            return Err(usage(format!("`{flag}` needs an output that is an image")));
+        }
+        if needs_name && !has_name {
+            return Err(usage(format!(
+                "`{flag}` needs a name: `--tag REGISTRY/NAME:TAG`"
+            )));
+        }
+    }
+    Ok(DigestFiles {
+        digest: args.digest_file.clone(),
+        name: args.image_name_with_digest_file.clone(),
+        name_and_tag: args.image_name_tag_with_digest_file.clone(),
+    })
+}
+
+/// Reads files of build arguments: a line each, without those that are blank or begin with `#`.
+fn file_args(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut given = Vec::new();
+    for file in files {
+        for line in forms::lines_of(file)? {
+            if line.text.starts_with('=') || !line.text.contains('=') {
+                return Err(line.refuse(usage("the line is not NAME=VALUE")));
+            }
+            given.push(line.text);
+        }
+    }
+    Ok(given)
 }
 
 /// Reads the name of a repository; `None` if the text is something else.
@@ -331,7 +440,7 @@ fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
     Ok((name, context))
 }
 
-fn add_host(text: &str) -> Result<(String, String), Failure> {
+pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
     let refuse = || usage(format!("`--add-host {text}` is not HOST:IP"));
     let (host, address) = text.split_once(['=', ':']).ok_or_else(refuse)?;
     let bare = address.trim_start_matches('[').trim_end_matches(']');
@@ -364,7 +473,7 @@ const ULIMITS: [&str; 15] = [
     "stack",
 ];
 
-fn ulimit(text: &str) -> Result<Ulimit, Failure> {
+pub(super) fn ulimit(text: &str) -> Result<Ulimit, Failure> {
     let refuse = || usage(format!("`--ulimit {text}` is not NAME=SOFT[:HARD]"));
     let (name, limits) = text.split_once('=').ok_or_else(refuse)?;
     if !ULIMITS.contains(&name) {

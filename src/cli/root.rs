@@ -1,6 +1,6 @@
 //! What every subcommand starts with: the state directory and how registries are reached.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::pipeline::{self, Failure};
 use crate::store::{Store, StoreError};
@@ -8,7 +8,20 @@ use crate::ui;
 use crate::vocab::{Diagnostic, ExitCode, RegistryOptions};
 
 use super::args::Global;
+use super::request::duration;
 use super::usage;
+
+/// Goes to the directory of `-C`, which everything is relative to.
+pub(super) fn enter(directory: &Path) -> Result<(), Failure> {
+    std::env::set_current_dir(directory).map_err(|error| {
+        let mut failure = usage(format!(
+            "cannot work in the directory `{}`",
+            directory.display()
+        ));
+        failure.diagnostics[0].causes.push(error.to_string());
+        failure
+    })
+}
 
 impl Global {
     /// Returns the state directory: the flag, the environment, or the default of this user.
@@ -75,8 +88,56 @@ impl Global {
             auth_file: self.authfile.clone(),
             accounts: Vec::new(),
             cert_dir: self.cert_dir.clone(),
+            authorities: self.authorities()?,
+            identities: self.identities()?,
+            retries: self.retry,
+            retry_delay: self
+                .retry_delay
+                .as_deref()
+                .map(|text| duration("--retry-delay", text))
+                .transpose()?,
         })
     }
+
+    fn authorities(&self) -> Result<Vec<(String, PathBuf)>, Failure> {
+        let read = |text: &String| {
+            let (host, file) = of_host(text)?;
+            Some((host.to_owned(), PathBuf::from(file)))
+        };
+        let typed = self.registry_certificate.iter();
+        typed
+            .map(|text| {
+                read(text).ok_or_else(|| {
+                    usage(format!("`--registry-certificate {text}` is not HOST=FILE"))
+                })
+            })
+            .collect()
+    }
+
+    fn identities(&self) -> Result<Vec<(String, PathBuf, PathBuf)>, Failure> {
+        let read = |text: &String| {
+            let (host, files) = of_host(text)?;
+            let (chain, key) = files.split_once(',')?;
+            let is_whole = !chain.is_empty() && !key.is_empty();
+            is_whole.then(|| (host.to_owned(), PathBuf::from(chain), PathBuf::from(key)))
+        };
+        let typed = self.registry_client_cert.iter();
+        typed
+            .map(|text| {
+                read(text).ok_or_else(|| {
+                    usage(format!(
+                        "`--registry-client-cert {text}` is not HOST=CERT,KEY"
+                    ))
+                })
+            })
+            .collect()
+    }
+}
+
+/// Splits `HOST=…`.
+fn of_host(text: &str) -> Option<(&str, &str)> {
+    let (host, rest) = text.split_once('=')?;
+    (!host.is_empty() && !rest.is_empty()).then_some((host, rest))
 }
 
 /// Joins a store's error with what it means for a command.

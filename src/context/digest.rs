@@ -37,17 +37,30 @@ use super::xattrs::{Xattrs, read_xattrs};
 use crate::layer::Mtime;
 use crate::vocab::{Digest, Sha256};
 
-const FORMAT: &[u8] = b"builder-selection-1\n";
+pub(super) const FORMAT: &[u8] = b"builder-selection-1\n";
 const ATTRIBUTES_CONTEXT: &str = "builder 2026 context attributes 1";
 const FINGERPRINT_CONTEXT: &str = "builder 2026 context file with attributes 1";
 const CHUNK: usize = 128 * 1024;
 /// Limits of what waits to be hashed by several threads: files, and directories that stay open for them.
 const BATCH_FILES: usize = 2048;
 const BATCH_DIRECTORIES: usize = 64;
+/// Longer lists are not kept.
+const LISTING_LIMIT: usize = 16 << 20;
+/// What other threads are started for.
+const WORTH_FILES: usize = 64;
+const WORTH_BYTES: u64 = 4 << 20;
 
 impl Selection {
     /// Reads everything that is selected, or asks the stat cache, and returns the digest.
     pub fn digest(&self, source: &Source) -> Result<Digest, ContextError> {
+        self.digest_and_listing(source).map(|(digest, _)| digest)
+    }
+
+    /// Returns the bytes that were hashed as well, unless these are very many: [`changes`](super::changes) compares two of them.
+    pub fn digest_and_listing(
+        &self,
+        source: &Source,
+    ) -> Result<(Digest, Option<Vec<u8>>), ContextError> {
         let mut encoder = Encoder::new(source);
         encoder.bytes.extend_from_slice(FORMAT);
         for root in &self.roots {
@@ -55,8 +68,9 @@ impl Selection {
         }
         encoder.settle()?;
         let mut hash = encoder.hash;
-        hash.update(&encoder.bytes);
-        Ok(hash.finish())
+        hash.update(&encoder.bytes[encoder.hashed..]);
+        let is_whole = !encoder.is_cut && encoder.bytes.len() <= LISTING_LIMIT;
+        Ok((hash.finish(), is_whole.then_some(encoder.bytes)))
     }
 }
 
@@ -64,13 +78,25 @@ impl Selection {
 struct Encoder<'a> {
     source: &'a Source,
     hash: Sha256,
+    /// All of them, or what comes after those that were let go.
     bytes: Vec<u8>,
+    /// How many of them are in the hash.
+    hashed: usize,
+    /// Some were let go.
+    is_cut: bool,
     batch: Vec<Miss>,
-    directories: Vec<(Vec<u8>, Arc<OwnedFd>)>,
+    directories: Vec<SharedDirectory>,
     /// First entries of inodes with several names, in the current root.
     linked: HashMap<((u32, u32), u64), u64>,
     entries: u64,
     buffer: Vec<u8>,
+}
+
+/// An open directory that waiting files are in.
+struct SharedDirectory {
+    path: Vec<u8>,
+    identity: Option<((u32, u32), u64)>,
+    directory: Arc<OwnedFd>,
 }
 
 /// A file whose fingerprint the stat cache does not know.
@@ -97,6 +123,8 @@ impl<'a> Encoder<'a> {
             source,
             hash: Sha256::new(),
             bytes: Vec::with_capacity(256 * 1024),
+            hashed: 0,
+            is_cut: false,
             batch: Vec::new(),
             directories: Vec::new(),
             linked: HashMap::new(),
@@ -123,7 +151,7 @@ impl<'a> Encoder<'a> {
         }
         if !root.is_directory {
             let (parent, name) = split(&root.path);
-            let directory = self.source.open(parent)?;
+            let directory = self.source.open_holder(parent, name)?;
             let meta = self
                 .source
                 .meta_at(&directory, name)
@@ -189,9 +217,14 @@ impl<'a> Encoder<'a> {
                 });
             }
         }
-        if self.batch.is_empty() && self.bytes.len() >= CHUNK {
-            self.hash.update(&self.bytes);
-            self.bytes.clear();
+        if self.batch.is_empty() && self.bytes.len() - self.hashed >= CHUNK {
+            self.hash.update(&self.bytes[self.hashed..]);
+            self.hashed = self.bytes.len();
+            if self.is_cut || self.bytes.len() > LISTING_LIMIT {
+                self.is_cut = true;
+                self.bytes.clear();
+                self.hashed = 0;
+            }
         }
         Ok(())
     }
@@ -247,16 +280,28 @@ impl<'a> Encoder<'a> {
     /// Returns a descriptor of the file's directory that other threads can use, one for all of its files.
     fn shared_directory(&mut self, node: &Node<'_>) -> Result<Arc<OwnedFd>, ContextError> {
         let (path, _) = split(node.source_path);
-        if let Some((last, directory)) = self.directories.last()
-            && last == path
+        let failed = |error| ContextError::io("open the directory", path, error);
+        // Where a tree lies over another one, two directories have the path.
+        let identity = match self.source.has_overlay() {
+            true => {
+                let meta = Meta::of(node.parent).map_err(failed)?;
+                Some((meta.device, meta.inode))
+            }
+            false => None,
+        };
+        if let Some(last) = self.directories.last()
+            && last.path == path
+            && last.identity == identity
         {
-            return Ok(Arc::clone(directory));
+            return Ok(Arc::clone(&last.directory));
         }
-        let directory = rustix::io::fcntl_dupfd_cloexec(node.parent, 0)
-            .map_err(|error| ContextError::io("open the directory", path, error))?;
+        let directory = rustix::io::fcntl_dupfd_cloexec(node.parent, 0).map_err(failed)?;
         let directory = Arc::new(directory);
-        self.directories
-            .push((path.to_vec(), Arc::clone(&directory)));
+        self.directories.push(SharedDirectory {
+            path: path.to_vec(),
+            identity,
+            directory: Arc::clone(&directory),
+        });
         Ok(directory)
     }
 
@@ -267,6 +312,13 @@ impl<'a> Encoder<'a> {
         if batch.is_empty() {
             return Ok(());
         }
+        let sizes = batch.iter().map(|miss| miss.meta.size);
+        // Holes are sizes that anybody can write.
+        let bytes = sizes.fold(0, u64::saturating_add);
+        let threads = match batch.len() >= WORTH_FILES || bytes >= WORTH_BYTES {
+            true => self.source.threads.min(batch.len()),
+            false => 1,
+        };
         let next = AtomicUsize::new(0);
         let work = || {
             let mut buffer = vec![0; CHUNK];
@@ -286,9 +338,7 @@ impl<'a> Encoder<'a> {
             done
         };
         let results: Vec<_> = std::thread::scope(|scope| {
-            let helpers: Vec<_> = (1..self.source.threads.min(batch.len()))
-                .map(|_| scope.spawn(work))
-                .collect();
+            let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mut results = work();
             for helper in helpers {
                 results.extend(helper.join().expect("hashing does not panic"));

@@ -114,7 +114,12 @@ fn open_inside(context: &Path, path: &Path, shown: &Path) -> Result<Option<Owned
                 None => (&b""[..], &path[..]),
             };
             // What a link led to is none; one that takes its place now is not followed.
-            open(source.open(parent)?, name, OFlags::NOFOLLOW, shown)
+            open(
+                source.open_holder(parent, name)?,
+                name,
+                OFlags::NOFOLLOW,
+                shown,
+            )
         }
         Found::Missing(_) | Found::Links => match fs::symlink_metadata(shown) {
             Ok(found) if found.is_symlink() => Err(ContextError::LeadsNowhere {

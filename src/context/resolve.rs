@@ -2,16 +2,16 @@
 //! `..` stops at the root. Each component is looked at on its parent's descriptor, so nothing outside can be reached, and
 //! excluded files are not there.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
 
 use rustix::fs::readlinkat;
 use rustix::io::Errno;
 
 use super::error::ContextError;
 use super::meta::{Kind, Meta};
+use super::overlay::{Opened, Place};
 use super::source::Source;
-use super::trail::open_directory;
-use super::walk::Walk;
+use super::walk::{Names, Walk};
 
 /// As many links as the kernel follows in one path.
 const MOST_LINKS: usize = 40;
@@ -43,19 +43,24 @@ pub(super) struct Missing {
 }
 
 /// A directory of the source: the open directories from the root to it, each with its name.
-pub(super) struct Position(Vec<(Vec<u8>, OwnedFd)>);
+pub(super) struct Position(Vec<(Vec<u8>, Opened)>);
 
 impl Position {
-    fn directory<'a>(&'a self, source: &'a Source) -> BorrowedFd<'a> {
+    /// Returns the directory.
+    pub(super) fn place<'a>(&'a self, source: &'a Source) -> Place<'a> {
         match self.0.last() {
-            Some((_, directory)) => directory.as_fd(),
+            Some((_, directory)) => directory.place(),
             None => source.root(),
         }
     }
 
-    /// Returns a descriptor of its own for the directory.
-    pub(super) fn open(&self, source: &Source) -> rustix::io::Result<OwnedFd> {
-        open_directory(self.directory(source), ".")
+    /// Lists the directory. The descriptors are new ones: those of a source are not to be moved on.
+    pub(super) fn list(
+        &self,
+        source: &Source,
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> rustix::io::Result<Names> {
+        self.place(source).descend(b"")?.place().names(buffer)
     }
 
     /// Returns the path of the entry `name` in this directory.
@@ -123,10 +128,11 @@ pub(super) fn resolve(
             }
             Step::Name(name) => name,
         };
-        let directory = position.directory(source);
+        let directory = position.place(source);
         let io = |verb, error| ContextError::io(verb, &position.path_of(&name), error);
-        let meta = match Meta::at(directory, name.as_slice()) {
-            Ok(meta) => meta,
+        let found = directory.find(&name, |directory, name| Meta::at(directory, name));
+        let (meta, side) = match found {
+            Ok(found) => found,
             Err(Errno::NOENT | Errno::NAMETOOLONG | Errno::INVAL) => {
                 return Ok(Found::Missing(Missing {
                     directory: position,
@@ -138,7 +144,8 @@ pub(super) fn resolve(
         };
         match meta.kind {
             Kind::Directory => {
-                let opened = open_directory(directory, name.as_slice())
+                let opened = directory
+                    .open(&name, side)
                     .map_err(|error| io("open the directory", error))?;
                 position.0.push((name, opened));
             }
@@ -154,7 +161,7 @@ pub(super) fn resolve(
                 if links > MOST_LINKS {
                     return Ok(Found::Links);
                 }
-                let target = readlinkat(directory, name.as_slice(), Vec::new())
+                let target = readlinkat(directory.holder(side), name.as_slice(), Vec::new())
                     .map_err(|error| io("read the link", error))?;
                 follow(target.as_bytes(), &mut steps);
             }

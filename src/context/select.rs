@@ -7,13 +7,11 @@
 //! With `--parents` the part below the pivot `/./` (all of it, if there is none) is kept below the destination, and `**` stands
 //! for any number of components.
 
-use std::os::fd::AsFd;
-
 use super::error::{ContextError, SelectError};
 use super::meta::Kind;
 use super::resolve::{Found, Missing, resolve};
 use super::source::Source;
-use super::walk::{Guide, Names, Visit, Walk};
+use super::walk::{Guide, Visit, Walk};
 use crate::dockerfile::{Glob, IgnorePatterns};
 
 /// One source word and the flags that change what it selects.
@@ -399,9 +397,8 @@ fn not_found(
         Some(line) => (line.map(|line| (line, source.ignore_line(line))), None),
         None => {
             let io = |error| ContextError::io("list", &path, error);
-            let directory = missing.directory.open(source).map_err(io)?;
             let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 * 1024];
-            let names = Names::read(directory.as_fd(), &mut buffer).map_err(io)?;
+            let names = missing.directory.list(source, &mut buffer).map_err(io)?;
             // A name that is there is in the way: a file where a directory should be.
             let is_there = names.iter().any(|name| name == missing.name);
             let similar = names

@@ -1,7 +1,7 @@
 //! An opened directory and how its files are to be read.
 
 use std::any::Any;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -9,8 +9,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::error::ContextError;
 use super::meta::Meta;
+use super::overlay::{Opened, Place, Side};
 use super::stat_cache::StatCache;
-use super::trail::descend;
 use super::xattrs::{Xattrs, read_xattrs};
 use crate::dockerfile::IgnorePatterns;
 use crate::vocab::Ledger;
@@ -19,6 +19,8 @@ use crate::vocab::Ledger;
 #[derive(Debug)]
 pub struct Source {
     root: OwnedFd,
+    /// What is laid over it.
+    overlay: Option<OwnedFd>,
     owners: Owners,
     pub(super) ignore: Option<IgnorePatterns>,
     ignore_text: String,
@@ -41,14 +43,10 @@ enum Owners {
 impl Source {
     /// Opens a directory of the host. Its files read as owned by 0:0, and what `ignore` excludes is not in it.
     pub fn directory(path: &Path, ignore: Option<IgnorePatterns>) -> Result<Source, ContextError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty()).map_err(|error| ContextError::Io {
-            verb: "open the directory",
-            path: path.to_owned(),
-            source: error.into(),
-        })?;
+        let root = open_host(path)?;
         Ok(Source {
             root,
+            overlay: None,
             owners: Owners::Root,
             ignore,
             ignore_text: String::new(),
@@ -63,6 +61,7 @@ impl Source {
     pub fn tree(root: OwnedFd, ledger: Option<Ledger>) -> Source {
         Source {
             root,
+            overlay: None,
             owners: match ledger {
                 Some(ledger) if !ledger.is_empty() || !ledger.ownership().gives_away() => {
                     Owners::InLedger(ledger)
@@ -75,6 +74,12 @@ impl Source {
             threads: 1,
             held: None,
         }
+    }
+
+    /// Lays the files of another directory of the host over it.
+    pub fn under(mut self, overlay: &Path) -> Result<Source, ContextError> {
+        self.overlay = Some(open_host(overlay)?);
+        Ok(self)
     }
 
     /// Holds on to what keeps others from changing the tree.
@@ -95,8 +100,8 @@ impl Source {
         self
     }
 
-    /// Allows so many threads to hash contents. Without this call everything happens in the calling thread, as it must
-    /// before a process may enter a user namespace.
+    /// Allows so many threads to hash contents that are not known. They end with the call that needed them; without this call
+    /// everything happens in the calling thread.
     pub fn with_threads(mut self, threads: usize) -> Source {
         self.threads = threads.max(1);
         self
@@ -110,14 +115,22 @@ impl Source {
         }
     }
 
+    /// Tells whether something lies over it.
+    pub(super) fn has_overlay(&self) -> bool {
+        self.overlay.is_some()
+    }
+
     /// Returns the root.
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub(super) fn root(&self) -> Place<'_> {
+        Place {
+            lower: Some(self.root.as_fd()),
+            over: self.overlay.as_ref().map(AsFd::as_fd),
+        }
     }
 
     /// Opens a directory by its path without links, as selections hold it. A link on the way means that someone replaced it.
-    pub fn open(&self, path: &[u8]) -> Result<OwnedFd, ContextError> {
-        descend(&self.root, path).map_err(|error| match error {
+    pub(super) fn open(&self, path: &[u8]) -> Result<Opened, ContextError> {
+        self.root().descend(path).map_err(|error| match error {
             rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP => ContextError::Changed {
                 path: super::error::shown(path),
             },
@@ -125,10 +138,30 @@ impl Source {
         })
     }
 
+    /// Opens, in the same way, the directory that has `name` in the directory `path`; of a name that is gone, any.
+    pub fn open_holder(&self, path: &[u8], name: &[u8]) -> Result<OwnedFd, ContextError> {
+        let opened = self.open(path)?;
+        if self.overlay.is_none() {
+            return Ok(opened.into_main());
+        }
+        let found = opened
+            .place()
+            .find(name, |directory, name| Meta::at(directory, name));
+        Ok(match (found, opened) {
+            (
+                Ok((_, Side::Over)),
+                Opened {
+                    over: Some(over), ..
+                },
+            ) => over,
+            (_, opened) => opened.into_main(),
+        })
+    }
+
     /// Returns what a directory that `--parents` makes takes from the source's directory `path`: nothing but the time if the
     /// directory itself is excluded.
     pub fn parent_metadata(&self, path: &[u8]) -> Result<(Meta, Xattrs), ContextError> {
-        let directory = self.open(path)?;
+        let directory = self.open(path)?.into_main();
         let meta = self
             .meta_of(&directory)
             .map_err(|error| ContextError::io("stat", path, error))?;
@@ -179,6 +212,15 @@ impl Source {
         }
         meta
     }
+}
+
+fn open_host(path: &Path) -> Result<OwnedFd, ContextError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).map_err(|error| ContextError::Io {
+        verb: "open the directory",
+        path: path.to_owned(),
+        source: error.into(),
+    })
 }
 
 impl Drop for Source {

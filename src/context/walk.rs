@@ -13,15 +13,15 @@ use rustix::io::Errno;
 
 use super::error::{ContextError, shown};
 use super::meta::Meta;
+use super::overlay::{Side, Trails};
 use super::source::Source;
-use super::trail::{Trail, open_directory};
 use crate::dockerfile::{IgnorePatterns, ParentMatches};
 
 /// A walk; call [`Walk::next`] until it returns `None`. The directory that it starts at is not shown itself.
 pub struct Walk<'a> {
     source: &'a Source,
     exclude: Option<Exclude>,
-    trail: Trail,
+    trail: Trails,
     frames: Vec<Frame>,
     /// How many of the frames have been shown; always the outermost ones.
     shown: usize,
@@ -29,7 +29,7 @@ pub struct Walk<'a> {
     path: Vec<u8>,
     /// Where the part of `path` below the start begins.
     start: usize,
-    current: Option<Meta>,
+    current: Option<(Meta, Side)>,
     buffer: Vec<MaybeUninit<u8>>,
     pending: Pending,
     guide: Option<GuideFn<'a>>,
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
         let mut walk = Walk {
             source,
             exclude,
-            trail: Trail::new(source.open(path)?),
+            trail: Trails::new(source.open(path)?),
             frames: Vec::new(),
             shown: 1,
             path: path.to_vec(),
@@ -152,13 +152,13 @@ impl<'a> Walk<'a> {
         // Only right before the first step, when the trail has nothing but the start.
         debug_assert_eq!(self.trail.depth(), 0, "asked after the first step");
         self.source
-            .meta_of(self.trail.directory())
+            .meta_of(self.trail.place().main())
             .map_err(|error| ContextError::io("stat", &self.path, error))
     }
 
     /// Returns the innermost directory; the start before the first step.
     pub fn directory(&self) -> BorrowedFd<'_> {
-        self.trail.directory()
+        self.trail.place().main()
     }
 
     /// Goes one step.
@@ -213,8 +213,9 @@ impl<'a> Walk<'a> {
     /// Stats the entry at `path` and decides whether it is pending.
     fn look(&mut self) -> Result<(), ContextError> {
         let name = last_component(&self.path);
-        let meta = match self.source.meta_at(self.trail.directory(), name) {
-            Ok(meta) => meta,
+        let look = |directory, name: &[u8]| self.source.meta_at(directory, name);
+        let (meta, side) = match self.trail.place().find(name, look) {
+            Ok(found) => found,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(ContextError::io("stat", &self.path, error)),
         };
@@ -222,7 +223,7 @@ impl<'a> Walk<'a> {
         let name = last_component(&self.path);
         if !meta.is_directory() {
             if !excluded {
-                self.current = Some(meta);
+                self.current = Some((meta, side));
                 self.pending = Pending::Leaf;
             }
             return Ok(());
@@ -237,13 +238,13 @@ impl<'a> Walk<'a> {
         match guide {
             Guide::Pass => return Ok(()),
             Guide::Show if !excluded => {
-                self.current = Some(meta);
+                self.current = Some((meta, side));
                 self.pending = Pending::Leaf;
                 return Ok(());
             }
             Guide::Show | Guide::Open => {}
         }
-        let directory = match open_directory(self.trail.directory(), name) {
+        let directory = match self.trail.place().open(name, side) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(()),
             Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -268,7 +269,10 @@ impl<'a> Walk<'a> {
 
     /// Reads the innermost directory into a new frame.
     fn list(&mut self, meta: Option<Meta>, implied: bool) -> Result<(), ContextError> {
-        let names = Names::read(self.trail.directory(), &mut self.buffer)
+        let names = self
+            .trail
+            .place()
+            .names(&mut self.buffer)
             .map_err(|error| ContextError::io("list", &self.path, error))?;
         let (ignored, excluded) = self.matches_here();
         let meta = meta.map(|meta| match implied {
@@ -350,22 +354,23 @@ impl<'a> Walk<'a> {
                 name: last_component(source_path),
                 source_path,
                 meta,
-                parent: self.trail.directory(),
+                parent: self.trail.place().main(),
             },
-            directory: (!frame.implied).then(|| self.trail.directory()),
+            directory: (!frame.implied).then(|| self.trail.place().main()),
         }
     }
 
     fn leaf(&mut self) -> Visit<'_> {
+        let (meta, side) = self
+            .current
+            .take()
+            .expect("set by the look that made it pending");
         Visit::Leaf(Node {
             path: &self.path[self.start..],
             name: last_component(&self.path),
             source_path: &self.path,
-            meta: self
-                .current
-                .take()
-                .expect("set by the look that made it pending"),
-            parent: self.trail.directory(),
+            meta,
+            parent: self.trail.place().holder(side),
         })
     }
 
@@ -455,6 +460,20 @@ impl Names {
         places.sort_unstable_by(|a, b| {
             bytes[a.0 as usize..a.1 as usize].cmp(&bytes[b.0 as usize..b.1 as usize])
         });
+        Ok(Names { bytes, places })
+    }
+
+    /// Returns these names and those of another list, each once.
+    pub(super) fn and(&self, other: &Names) -> rustix::io::Result<Names> {
+        let mut all: Vec<&[u8]> = self.iter().chain(other.iter()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let (mut bytes, mut places) = (Vec::new(), Vec::with_capacity(all.len()));
+        for name in all {
+            let at = u32::try_from(bytes.len()).map_err(|_| Errno::FBIG)?;
+            places.push((at, at + name.len() as u32));
+            bytes.extend_from_slice(name);
+        }
         Ok(Names { bytes, places })
     }
 

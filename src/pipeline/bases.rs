@@ -13,7 +13,7 @@ use crate::registry::{Client, Threads};
 use crate::store::{Record, Store};
 use crate::vocab::{
     BuildRequest, Descriptor, Diagnostic, DiffId, Digest, Event, EventSink, ExitCode, ImageRef,
-    KeyBuilder, Platform, ResultId, VertexId,
+    KeyBuilder, Platform, ResultId, VertexId, nearest,
 };
 use crate::worker::{now, open_layout_file};
 
@@ -62,6 +62,7 @@ pub(super) fn plan_inputs<'a>(
 ) -> PlanInputs<'a> {
     PlanInputs {
         target: request.target.as_deref(),
+        beside: &request.stages_beside,
         build_args: &request.build_args,
         labels: &request.labels,
         platforms: &request.platforms,
@@ -75,6 +76,7 @@ pub(super) fn plan_inputs<'a>(
         ulimits: &request.ulimits,
         no_cache: request.no_cache,
         no_cache_filter: &request.no_cache_filter,
+        cache_version: request.cache_version.as_deref(),
         source_date_epoch: request.source_date_epoch.as_deref(),
         context_time: inputs.context_time(),
         linting,
@@ -129,7 +131,10 @@ pub(super) fn plan(
                 Wanted::Base(base) => {
                     let found = resolver.resolve(&base, events, tasks).map_err(|failure| {
                         let written = base.span.map(|span| inputs.written(span));
-                        no_stage(failure, &base.key, written)
+                        let stages = inputs.dockerfile.stages.iter();
+                        let stages = stages.filter_map(|stage| stage.from.value.name.as_ref());
+                        let stages = stages.map(|name| &*name.value);
+                        no_stage(failure, &base.key, written, stages)
                     })?;
                     known.bases.insert(base.key, found);
                 }
@@ -140,7 +145,12 @@ pub(super) fn plan(
 }
 
 /// Says of a bare name in the Dockerfile that it may have been meant for a stage.
-fn no_stage(mut failure: Failure, key: &BaseKey, written: Option<&str>) -> Failure {
+fn no_stage<'a>(
+    mut failure: Failure,
+    key: &BaseKey,
+    written: Option<&str>,
+    stages: impl IntoIterator<Item = &'a str>,
+) -> Failure {
     let Some(name) = written.filter(|name| !name.is_empty()) else {
         return failure;
     };
@@ -149,8 +159,14 @@ fn no_stage(mut failure: Failure, key: &BaseKey, written: Option<&str>) -> Failu
         && image.repository.strip_prefix("library/") == Some(name)
         && let Some(first) = failure.diagnostics.first_mut()
     {
-        let hint = format!("no stage is called `{name}`, so it was taken for an image");
-        first.hints.push(hint);
+        let meant = nearest(name, stages).map(|stage| format!("; did you mean `{stage}`?"));
+        let meant = meant.unwrap_or_default();
+        let hint = format!("no stage is called `{name}`, so it was taken for an image{meant}");
+        // What is wrong at the registry matters less where a stage is nearly called so.
+        match meant.is_empty() {
+            true => first.hints.push(hint),
+            false => first.hints.insert(0, hint),
+        }
     }
     failure
 }
@@ -202,13 +218,18 @@ impl Resolver<'_> {
         let Some(stored) = stored.map_err(|error| failure::store(&error))? else {
             return Ok(None);
         };
-        let mut nobody = |_: &Descriptor| {
+        Ok(self.of_stored(&wanted.key, stored.manifest).ok())
+    }
+
+    /// Returns the base that a manifest or index of the state directory stands for, without asking anybody.
+    pub fn of_stored(&self, key: &BaseKey, top: Descriptor) -> Result<Base, Failure> {
+        self.base(key, top, &mut |_: &Descriptor| {
             Err(Failure::new(
                 ExitCode::Source,
-                Diagnostic::error("a part of the image is not at hand"),
+                Diagnostic::error("a part of the image is not at hand")
+                    .hint("`builder pull` brings a whole image; a platform that was never pulled is not there"),
             ))
-        };
-        Ok(self.base(&wanted.key, stored.manifest, &mut nobody).ok())
+        })
     }
 
     fn image(
@@ -255,12 +276,42 @@ impl Resolver<'_> {
         found
     }
 
+    /// Names tags that the repository has, where the one that is asked for is not among them.
+    fn tags_hint(&self, image: &ImageRef) -> Option<String> {
+        const SHOWN: usize = 5;
+        if image.digest.is_some() {
+            return None;
+        }
+        // Whoever does not let tags be listed has told already that there is no such image.
+        let tags = self.client.tags(image).ok()?;
+        let wanted = image.tag.as_deref().unwrap_or("latest");
+        let nearest = nearest(wanted, tags.iter().map(String::as_str));
+        // Versions come in order, so the newest are at the end.
+        let others = tags.iter().rev().map(String::as_str);
+        let mut shown: Vec<&str> = nearest.into_iter().collect();
+        shown.extend(others.filter(|tag| Some(*tag) != nearest).take(SHOWN));
+        shown.truncate(SHOWN);
+        let more = match tags.len().saturating_sub(shown.len()) {
+            _ if shown.is_empty() => return None,
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!(
+            "the repository has no tag `{wanted}`, but these: {}{more}",
+            shown.join(", ")
+        ))
+    }
+
     /// Asks the registry what a name stands for. What it stood for last time is most likely at hand, and a HEAD enough; of a name
     /// that was never asked for the manifest is wanted in any case.
     fn ask(&self, image: &ImageRef) -> Result<Descriptor, Failure> {
         let not_found = |error: crate::registry::RegistryError| {
             let what = format!("cannot find the image {}", image.familiar());
-            source(what, &error, error.hint())
+            let hint = match error.is_not_found() {
+                true => self.tags_hint(image).or_else(|| error.hint()),
+                false => error.hint(),
+            };
+            source(what, &error, hint)
         };
         let key = KeyBuilder::new("resolved")
             .add("image", &image.to_string())
@@ -560,8 +611,10 @@ mod tests {
                 platform: Platform::host(),
             };
             let failure = Failure::new(ExitCode::Source, Diagnostic::error("x"));
-            let hints = &no_stage(failure, &key, written).diagnostics[0].hints;
+            let hints = &no_stage(failure, &key, written, ["build"]).diagnostics[0].hints;
             assert_eq!(!hints.is_empty(), told, "{image} {written:?}");
+            let names = hints.iter().any(|hint| hint.contains("mean `build`"));
+            assert_eq!(names, told && image == "biuld", "{hints:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::plan::{
 };
 use crate::store::Store;
 use crate::vocab::{
-    BuildRequest, Diagnostic, Digest, Event, EventSink, ExitCode, SourceText, Span,
+    BuildRequest, Diagnostic, Digest, Event, EventSink, ExitCode, Nobody, SourceText, Span,
 };
 
 use super::Failure;
@@ -335,13 +335,6 @@ fn made_up(key: &BaseKey) -> Base {
         config: ImageConfig::default(),
         platform: key.platform.clone(),
     }
-}
-
-/// Takes no notice.
-struct Nobody;
-
-impl EventSink for Nobody {
-    fn emit(&self, _: Event) {}
 }
 
 /// The lines of every instruction, as checks tell them.

@@ -180,13 +180,11 @@ pub(super) fn retag(
         }
     }
     let names = found.iter().flat_map(|(_, names)| names.iter().copied());
-    let delivered = Delivered {
+    Ok(Some(Delivered {
         images,
         top: Some(top),
         names: names.cloned().collect(),
-    };
-    delivered.write_files(request)?;
-    Ok(Some(delivered))
+    }))
 }
 
 /// Reads of a manifest what is told of an image. Of an index, the images themselves are not read.

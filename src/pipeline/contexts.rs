@@ -22,6 +22,7 @@ use crate::vocab::{
 };
 use crate::worker::LocalDirectory;
 
+use super::overlays;
 use super::remotes::{Remotes, step_failed, told};
 use super::{Failure, failure};
 
@@ -36,6 +37,8 @@ pub(super) struct Context {
     pub(super) dockerfile: SourceText,
     /// The files, where they lie in a directory of this machine.
     files: Files,
+    /// What is laid over them.
+    overlay: Option<PathBuf>,
     /// Where they come from, if not from there.
     remote: Option<RemoteContext>,
     /// What reading found out.
@@ -47,6 +50,8 @@ pub(super) struct Context {
 enum Files {
     /// The user's, with the Dockerfile that ignore files may be named after.
     Own(PathBuf, Option<PathBuf>),
+    /// The user's, with the file that stands for ignore files.
+    Chosen(PathBuf, PathBuf),
     Fetched(PathBuf),
 }
 
@@ -67,8 +72,24 @@ impl Context {
 
     /// Returns the directory with the files, and what is left out of it.
     pub(super) fn directory(&self) -> Result<LocalDirectory, Failure> {
+        let mut directory = self.files()?;
+        directory.overlay.clone_from(&self.overlay);
+        Ok(directory)
+    }
+
+    fn files(&self) -> Result<LocalDirectory, Failure> {
         match &self.files {
             Files::Own(path, dockerfile) => local(path, dockerfile.as_deref()),
+            Files::Chosen(path, file) => {
+                let text = fs::read_to_string(file).map_err(|error| {
+                    let message = format!("cannot read the ignore file `{}`", file.display());
+                    Failure::new(
+                        ExitCode::Source,
+                        Diagnostic::error(message).caused_by(&error),
+                    )
+                })?;
+                without(unfiltered(canonical(path), false), file, text)
+            }
             Files::Fetched(path) => Ok(unfiltered(path.clone(), true)),
         }
     }
@@ -85,12 +106,22 @@ impl Context {
             remotes,
             now,
         };
-        match &request.context {
+        let mut context = match &request.context {
             ContextSource::Directory(path) => reader.directory(path),
+            ContextSource::Archive(path) => reader.file(path),
             ContextSource::Stdin => reader.stdin(),
             ContextSource::Git(git) => reader.repository(git),
             ContextSource::Http(url) => reader.url(url),
+        }?;
+        if !request.overlays.is_empty() {
+            let (Files::Own(path, _) | Files::Chosen(path, _) | Files::Fetched(path)) =
+                &context.files;
+            let overlay = overlays::put_together(&request.overlays, reader.remotes()?, path, now)?;
+            context.overlay = Some(overlay);
+            // With something over it, it is no longer what was committed or downloaded: its files are known by their content.
+            context.remote = None;
         }
+        Ok(context)
     }
 }
 
@@ -105,24 +136,35 @@ pub(super) fn local(
             Diagnostic::error("cannot read the ignore file").caused_by(&error),
         )
     })?;
-    let mut local = unfiltered(
-        fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned()),
-        false,
-    );
-    if let Some((path, text)) = found {
-        let patterns = IgnorePatterns::parse(&text).map_err(|error| {
-            Failure::new(
-                ExitCode::Source,
-                Diagnostic::error(format!(
-                    "`{}` holds a pattern that cannot be read",
-                    path.display()
-                ))
-                .caused_by(&error),
-            )
-        })?;
-        local.ignore = Some(patterns);
-        local.ignore_text = text;
+    let local = unfiltered(canonical(directory), false);
+    match found {
+        Some((path, text)) => without(local, &path, text),
+        None => Ok(local),
     }
+}
+
+fn canonical(directory: &Path) -> PathBuf {
+    fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned())
+}
+
+/// Leaves out of a directory what the text of an ignore file says.
+fn without(
+    mut local: LocalDirectory,
+    path: &Path,
+    text: String,
+) -> Result<LocalDirectory, Failure> {
+    let patterns = IgnorePatterns::parse(&text).map_err(|error| {
+        Failure::new(
+            ExitCode::Source,
+            Diagnostic::error(format!(
+                "`{}` holds a pattern that cannot be read",
+                path.display()
+            ))
+            .caused_by(&error),
+        )
+    })?;
+    local.ignore = Some(patterns);
+    local.ignore_text = text;
     Ok(local)
 }
 
@@ -132,6 +174,7 @@ fn unfiltered(path: PathBuf, is_temporary: bool) -> LocalDirectory {
         ignore: None,
         ignore_text: String::new(),
         is_temporary,
+        overlay: None,
     }
 }
 
@@ -175,20 +218,49 @@ impl<'a> Reader<'a> {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 (context_file(path, file, &name)?, Some(file.clone()))
             }
-            DockerfileSource::File(file) => (
-                context_file(path, file, &file.display().to_string())?,
-                Some(file.clone()),
-            ),
+            DockerfileSource::File(file) => {
+                let file = named_file(path, file)?;
+                let name = file.display().to_string();
+                (context_file(path, &file, &name)?, Some(file))
+            }
             DockerfileSource::Stdin => (stdin_file()?, None),
             DockerfileSource::Http(url) => (self.url_file(url)?, None),
         };
         Ok(Context {
             dockerfile,
-            files: Files::Own(path.to_owned(), beside),
+            files: match &self.request.ignore_file {
+                Some(file) => Files::Chosen(path.to_owned(), file.clone()),
+                None => Files::Own(path.to_owned(), beside),
+            },
+            overlay: None,
             remote: None,
             known: Known::default(),
             time: None,
         })
+    }
+
+    /// Takes a tar of this machine for the context.
+    fn file(&self, path: &Path) -> Result<Context, Failure> {
+        let failed = |error: &io::Error| {
+            let message = format!("cannot read the build context `{}`", path.display());
+            Failure::new(
+                ExitCode::Source,
+                Diagnostic::error(message).caused_by(error),
+            )
+        };
+        let mut file = File::open(path).map_err(|error| failed(&error))?;
+        if !is_archive(&mut file).map_err(|error| failed(&error))? {
+            let message = format!(
+                "the build context `{}` is neither a directory nor a tar",
+                path.display()
+            );
+            return Err(Failure::new(
+                ExitCode::Source,
+                Diagnostic::error(message).hint("`-f FILE` names a Dockerfile"),
+            ));
+        }
+        let directory = self.unpack(file)?;
+        self.archive(directory, None)
     }
 
     fn stdin(&self) -> Result<Context, Failure> {
@@ -235,6 +307,7 @@ impl<'a> Reader<'a> {
         Ok(Context {
             dockerfile: text("<stdin>", bytes)?,
             files: Files::Fetched(self.new_directory()?),
+            overlay: None,
             remote: None,
             known: Known::default(),
             time: None,
@@ -271,6 +344,7 @@ impl<'a> Reader<'a> {
             dockerfile: self.inner_file(&files)?,
             files: Files::Fetched(files),
             time: seconds.filter(|_| git.times != Some(GitTimes::Checkout)),
+            overlay: None,
             remote: Some(RemoteContext::Git(git)),
             known,
         })
@@ -300,6 +374,7 @@ impl<'a> Reader<'a> {
         Ok(Context {
             dockerfile,
             files: Files::Fetched(self.new_directory()?),
+            overlay: None,
             remote: Some(RemoteContext::Http(url.to_owned())),
             known,
             time: told(&kept).modified,
@@ -311,6 +386,7 @@ impl<'a> Reader<'a> {
         Ok(Context {
             dockerfile: self.inner_file(&directory)?,
             files: Files::Fetched(directory),
+            overlay: None,
             remote: None,
             known: Known::default(),
             time,
@@ -442,6 +518,31 @@ fn is_archive(file: &mut File) -> io::Result<bool> {
     Ok(is_plain_tar || detect(&first) != Format::Uncompressed)
 }
 
+/// Finds the Dockerfile that `-f` names: in the working directory, as `docker build` has it, else in the context, as kaniko has it.
+fn named_file(context: &Path, file: &Path) -> Result<PathBuf, Failure> {
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    if file.is_absolute() || is_there(file) {
+        return Ok(file.to_owned());
+    }
+    let inside = context.join(file);
+    if is_there(&inside) {
+        return Ok(inside);
+    }
+    let mut diagnostic =
+        Diagnostic::error(format!("cannot read the Dockerfile `{}`", file.display()));
+    let mut tried = vec![std::path::absolute(file).unwrap_or_else(|_| file.to_owned())];
+    tried.push(std::path::absolute(&inside).unwrap_or(inside));
+    tried.dedup();
+    for path in tried {
+        diagnostic = diagnostic.cause(format!("`{}` does not exist", path.display()));
+    }
+    Err(Failure::new(
+        ExitCode::Dockerfile,
+        diagnostic
+            .hint("`-f FILE` is relative to the working directory, then to the build context"),
+    ))
+}
+
 /// Reads a Dockerfile that may lie in the context. One that does is as little trusted as the rest of it: links are followed
 /// inside the context only, since a file of the machine would be shown in messages about it.
 fn context_file(context: &Path, path: &Path, name: &str) -> Result<SourceText, Failure> {
@@ -478,7 +579,13 @@ fn context_file(context: &Path, path: &Path, name: &str) -> Result<SourceText, F
                 .hint("`-f FILE` names the file itself");
             Err(Failure::new(ExitCode::Dockerfile, diagnostic))
         }
-        None => Err(unreadable(name, &io::ErrorKind::NotFound.into())),
+        None => {
+            let shown = path.display().to_string();
+            Err(unreadable(
+                &shown,
+                &io::Error::from_raw_os_error(nix::errno::Errno::ENOENT as i32),
+            ))
+        }
     }
 }
 

@@ -1,20 +1,17 @@
-//! Delivering what was built: every output of the request, then the files that tell the next job about it.
+//! Delivering what was built: every output of the request. The files that tell the next job about it are `results`'.
 
-use std::path::Path;
 use std::time::Duration;
-
-use serde_json::json;
 
 use crate::export::{self, Blobs, Export, ExportError, ExportedImage};
 use crate::image::{Listing, ListingEntry, Slot};
-use crate::plan::{BaseLocation, Graph, Op};
+use crate::plan::{BaseLocation, Graph, Op, StepId};
 use crate::registry::{Appended, RegistryError};
 use crate::rootfs::Times;
 use crate::solve::{ChainLayer, Solution, StepError};
 use crate::store::Store;
 use crate::vocab::{
     AppendTo, BuildRequest, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode,
-    ImageRef, OutputSpec, Stream, Summary, SummaryImage, VertexId,
+    ImageRef, OutputSpec, Platform, Stream, Summary, SummaryImage, SummaryLayer, VertexId,
 };
 use crate::worker::Machine;
 
@@ -22,12 +19,11 @@ use super::content::Signature;
 use super::images::{Form, Images};
 use super::{Failure, TaskIds, failure, manifests, transfer};
 
-/// Tells whether an output needs the files themselves, not only records and blobs.
+/// Tells whether the files themselves are needed, by an output or to try the image out, not only records and blobs.
 pub(super) fn needs_files(request: &BuildRequest) -> bool {
-    request
-        .outputs
-        .iter()
-        .any(|output| matches!(output, OutputSpec::Tar { .. } | OutputSpec::Local { .. }))
+    let as_files =
+        |output: &OutputSpec| matches!(output, OutputSpec::Tar { .. } | OutputSpec::Local { .. });
+    !request.smoke.is_empty() || request.outputs.iter().any(as_files)
 }
 
 /// Tells whether an output needs the bytes of layers, and not only that a registry has them.
@@ -134,7 +130,18 @@ pub(super) fn deliver(
                     export::docker_archive(&export, &blobs, dest)
                 })?;
             }
-            OutputSpec::Tar { dest, epoch, split } | OutputSpec::Local { dest, epoch, split } => {
+            OutputSpec::Tar {
+                dest,
+                stage,
+                epoch,
+                split,
+            }
+            | OutputSpec::Local {
+                dest,
+                stage,
+                epoch,
+                split,
+            } => {
                 let split = split.unwrap_or(graph.is_index);
                 if !split && graph.outputs.len() > 1 {
                     return Err(Failure::new(
@@ -145,15 +152,14 @@ pub(super) fn deliver(
                 }
                 let times = epoch.or(graph.epoch).map_or(Times::Kept, Times::All);
                 let mut roots = Vec::with_capacity(graph.outputs.len());
-                for built in &graph.outputs {
+                for (platform, built) in files_of(graph, stage.as_deref()) {
                     let directory = match split {
-                        true => built.platform.to_string().replace('/', "_"),
+                        true => platform.to_string().replace('/', "_"),
                         false => String::new(),
                     };
-                    let chain = solution.chain(graph, built.root);
+                    let chain = solution.chain(graph, built);
                     let root = machine.open_root(graph, &chain, cancel);
-                    let root =
-                        root.map_err(|error| failure::step(graph, built.root, error, cancel))?;
+                    let root = root.map_err(|error| failure::step(graph, built, error, cancel))?;
                     roots.push((directory, root));
                 }
                 task.run(format!("write files to {}", dest.display()), |_| {
@@ -182,7 +188,11 @@ pub(super) fn deliver(
             request, graph, solution, machine, &images, &blobs, &task, to,
         )?;
     }
-    delivered.write_files(request)?;
+    for name in &request.local_indexes {
+        let parts = parts(&export(form(&images, image_output(request)), &[]));
+        manifests::add_to_stored(machine.store(), name, &parts, &request.index_annotations)?;
+        delivered.names.push(name.clone());
+    }
     Ok(delivered)
 }
 
@@ -201,12 +211,7 @@ fn append_image(
     task: &Task<'_>,
     to: &AppendTo,
 ) -> Result<(), Failure> {
-    let output = request
-        .outputs
-        .iter()
-        .find(|output| matches!(output, OutputSpec::Image { .. }))
-        .expect("the command line sees to it that there is one");
-    let images = form(images, output);
+    let images = form(images, image_output(request));
     let name = to.image.with_digest(export(images, &[]).top().0.digest);
     let names = [name];
     let export = export(images, &names);
@@ -220,21 +225,7 @@ fn append_image(
         false,
         task.cancel,
     )?;
-    let parts = match &export.index {
-        Some(index) => Listing::parse(&index.bytes, Some(&index.descriptor.media_type))
-            .ok()
-            .flatten()
-            .expect("the index was written a moment ago")
-            .parts(),
-        None => export
-            .images
-            .iter()
-            .map(|image| {
-                let entry = ListingEntry::image(&image.manifest, Some(&image.platform));
-                (Slot::Platform(image.platform.clone()), vec![entry])
-            })
-            .collect(),
-    };
+    let parts = parts(&export);
     let vertex = task
         .tasks
         .start(format!("append to {}", to.image.familiar()), task.events);
@@ -271,6 +262,44 @@ fn append_image(
             Err(failure::ended(task.cancel).unwrap_or(failure))
         }
     }
+}
+
+/// Returns the roots of a stage, or of the target.
+fn files_of<'a>(graph: &'a Graph, stage: Option<&str>) -> Vec<(&'a Platform, StepId)> {
+    match stage {
+        None => {
+            let outputs = graph.outputs.iter();
+            outputs.map(|built| (&built.platform, built.root)).collect()
+        }
+        Some(stage) => {
+            let beside = graph.beside.iter().filter(|built| built.stage == stage);
+            beside.map(|built| (&built.platform, built.root)).collect()
+        }
+    }
+}
+
+/// Returns the first output that is an image, which is what indexes get.
+fn image_output(request: &BuildRequest) -> &OutputSpec {
+    let mut outputs = request.outputs.iter();
+    outputs
+        .find(|output| matches!(output, OutputSpec::Image { .. }))
+        .expect("the command line sees to it that there is one")
+}
+
+/// Returns what an index lists of a result.
+fn parts(export: &Export<'_>) -> Vec<(Slot, Vec<ListingEntry>)> {
+    let Some(index) = &export.index else {
+        let images = export.images.iter().map(|image| {
+            let entry = ListingEntry::image(&image.manifest, Some(&image.platform));
+            (Slot::Platform(image.platform.clone()), vec![entry])
+        });
+        return images.collect();
+    };
+    Listing::parse(&index.bytes, Some(&index.descriptor.media_type))
+        .ok()
+        .flatten()
+        .expect("the index was written a moment ago")
+        .parts()
 }
 
 fn form<'a>(images: &'a [Images], output: &OutputSpec) -> &'a Images {
@@ -393,7 +422,7 @@ fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(Digest, ImageRe
 }
 
 /// Brings a layer that no step needed, a base's or a shared cache's, into the store.
-fn fetch(
+pub(super) fn fetch(
     graph: &Graph,
     machine: &Machine<'_>,
     descriptor: &Descriptor,
@@ -466,52 +495,12 @@ impl Task<'_> {
 
 impl Delivered {
     /// Returns the result's ID: of an image the digest of its config, as `docker build` has it, of an index its own.
-    fn id(&self) -> Option<Digest> {
+    pub(super) fn id(&self) -> Option<Digest> {
         let top = self.top.as_ref()?.digest;
         match self.images.as_slice() {
             [image] if image.manifest.digest == top => Some(image.config.digest),
             _ => Some(top),
         }
-    }
-
-    /// Writes `--iidfile` and `--metadata-file`.
-    pub(super) fn write_files(&self, request: &BuildRequest) -> Result<(), Failure> {
-        let write = |path: &Path, text: &[u8]| {
-            std::fs::write(path, text).map_err(|error| {
-                Failure::new(
-                    ExitCode::Export,
-                    Diagnostic::error(format!("cannot write `{}`", path.display()))
-                        .caused_by(&error),
-                )
-            })
-        };
-        let top = self.top.as_ref();
-        if let Some(path) = &request.iidfile {
-            let id = self.id().map(|id| id.to_string()).unwrap_or_default();
-            write(path, id.as_bytes())?;
-        }
-        if let Some(path) = &request.metadata_file {
-            let mut metadata = json!({});
-            if let Some(top) = top {
-                metadata["containerimage.digest"] = json!(top.digest.to_string());
-                metadata["containerimage.descriptor"] = json!({ "mediaType": top.media_type, "digest": top.digest.to_string(), "size": top.size });
-            }
-            if let [image] = self.images.as_slice() {
-                metadata["containerimage.config.digest"] = json!(image.config.digest.to_string());
-            }
-            if !self.names.is_empty() {
-                metadata["image.name"] = json!(
-                    self.names
-                        .iter()
-                        .map(ImageRef::to_string)
-                        .collect::<Vec<_>>()
-                        .join(",")
-                );
-            }
-            let text = serde_json::to_vec_pretty(&metadata).expect("a JSON value can be written");
-            write(path, &text)?;
-        }
-        Ok(())
     }
 
     /// Returns what is told at the end. Without a solution nothing had to be known of the steps.
@@ -543,6 +532,34 @@ impl Delivered {
                 })
                 .sum::<Option<u64>>()
         };
+        // Layers of one base are one line.
+        let layers = |root| {
+            let mut layers: Vec<SummaryLayer> = Vec::new();
+            let mut last = None;
+            let Some(solution) = solution else {
+                return layers;
+            };
+            for layer in solution.chain(graph, root) {
+                let (step, size) = match layer {
+                    ChainLayer::Built { step, .. } => (step, Some(solution.results[step.0].size)),
+                    ChainLayer::Base { base, id, .. } => {
+                        let layer = store.layer(&id).ok().flatten();
+                        (base, layer.map(|layer| layer.size))
+                    }
+                };
+                let Some(size) = size else { continue };
+                match layers.last_mut() {
+                    Some(known) if last == Some(step) => known.size += size,
+                    _ => layers.push(SummaryLayer {
+                        made_by: graph.origins[step.0].name.clone(),
+                        size,
+                    }),
+                }
+                last = Some(step);
+            }
+            layers.retain(|layer| layer.size > 0);
+            layers
+        };
         let images = graph
             .outputs
             .iter()
@@ -561,6 +578,8 @@ impl Delivered {
                         .iter()
                         .filter_map(|(name, root)| Some((name.clone(), size(*root)?)))
                         .collect(),
+                    layers: layers(output.root),
+                    contents: None,
                 }
             })
             .collect();
@@ -570,6 +589,8 @@ impl Delivered {
             steps: steps().count(),
             cached,
             elapsed,
+            slowest: Vec::new(),
+            hints: Vec::new(),
         }
     }
 }

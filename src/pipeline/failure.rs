@@ -55,12 +55,21 @@ pub(super) fn signals(error: &SignalError) -> Failure {
     )
 }
 
-/// Joins a step's error with its place, or tells that the build was ended from outside.
+/// Joins a step's error with its place, or tells that the build was ended from outside, and what was running then.
 pub(super) fn step(graph: &Graph, step: StepId, error: StepError, cancel: &Cancel) -> Failure {
-    if let Some(ended) = ended(cancel) {
-        return ended;
-    }
     let origin = &graph.origins[step.0];
+    if let Some(mut failure) = ended(cancel) {
+        // Who presses a key knows what runs; whose time is up does not.
+        if let (ExitCode::Timeout, Some(told)) = (failure.class, failure.diagnostics.pop()) {
+            let mut told = match origin.span {
+                Some(span) if !origin.is_trigger() => told.label(span, "this was running"),
+                _ => told.cause(format!("step {} was running", origin.name)),
+            };
+            told.output = error.output;
+            failure.diagnostics.push(told);
+        }
+        return failure;
+    }
     let mut diagnostic = Diagnostic::error(error.message);
     match origin.span {
         Some(span) if origin.is_trigger() => {
@@ -73,6 +82,18 @@ pub(super) fn step(graph: &Graph, step: StepId, error: StepError, cancel: &Cance
     }
     diagnostic.causes.extend(error.causes);
     diagnostic.hints.extend(error.hints);
+    diagnostic.output = error.output;
+    Failure::new(error.class, diagnostic)
+}
+
+/// Returns the failure of a command that stands in no Dockerfile.
+pub(super) fn nowhere(error: StepError, cancel: &Cancel) -> Failure {
+    if let Some(ended) = ended(cancel) {
+        return ended;
+    }
+    let mut diagnostic = Diagnostic::error(error.message);
+    diagnostic.causes = error.causes;
+    diagnostic.hints = error.hints;
     diagnostic.output = error.output;
     Failure::new(error.class, diagnostic)
 }

@@ -240,7 +240,11 @@ fn one(
     })
 }
 
-fn packed(id: LayerId, form: LayerForm, machine: &Machine<'_>) -> Result<Packed, Failure> {
+pub(super) fn packed(
+    id: LayerId,
+    form: LayerForm,
+    machine: &Machine<'_>,
+) -> Result<Packed, Failure> {
     let found = machine
         .packed(&id, form)
         .map_err(|error| failure::store(&error))?;

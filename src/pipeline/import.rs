@@ -134,6 +134,7 @@ fn config(request: &Import) -> Result<crate::image::ImageConfig, Failure> {
     }
     let inputs = PlanInputs {
         target: None,
+        beside: &[],
         build_args: &[],
         labels: &[],
         platforms: std::slice::from_ref(&request.platform),
@@ -147,6 +148,7 @@ fn config(request: &Import) -> Result<crate::image::ImageConfig, Failure> {
         ulimits: &[],
         no_cache: false,
         no_cache_filter: &[],
+        cache_version: None,
         source_date_epoch: None,
         context_time: None,
         linting: Linting::default(),

@@ -7,7 +7,7 @@ use crate::plan::{Known, MainContext};
 use crate::sandbox;
 use crate::vocab::{
     BuildRequest, Diagnostic, Event, EventSink, ExitCode, ImageRef, LayerForm, NamedContext,
-    OutputSpec, SourceText, Span, Timestamp,
+    OnFailure, OutputSpec, SourceText, Span, Timestamp,
 };
 use crate::worker::{Destination, LocalDirectory, Means, Setup, now};
 
@@ -67,10 +67,16 @@ impl Inputs {
         self.source.text.get(span.start..span.end).unwrap_or("")
     }
 
+    /// Returns the name of the Dockerfile and the line of a place.
+    pub(super) fn place(&self, span: Span) -> (&str, usize) {
+        (&self.source.name, self.source.line(span.start))
+    }
+
     /// Returns what the worker is told.
     pub(super) fn setup(&self, request: &BuildRequest, epoch: Option<i64>) -> Setup {
         let forms = forms(request, epoch);
         Setup {
+            dockerfile: self.source.name.clone(),
             means: means(&forms),
             locals: self.locals.clone(),
             registry: request.registry.clone(),
@@ -78,6 +84,7 @@ impl Inputs {
             caches: caches::of(request),
             destinations: destinations(request, epoch),
             epoch,
+            keeps_failed: request.on_failure != OnFailure::End,
         }
     }
 }

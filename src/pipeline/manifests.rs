@@ -13,8 +13,8 @@ use crate::image::{
 use crate::registry::{Addition, Appended, Client, RegistryError, Threads};
 use crate::store::{Store, StoredImage};
 use crate::vocab::{
-    AppendTo, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode, ImageRef, Platform,
-    RegistryOptions, VertexId,
+    AppendTo, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode, ImageRef, KeyBuilder,
+    Platform, RegistryOptions, VertexId,
 };
 
 use super::bases::TaskIds;
@@ -71,6 +71,46 @@ struct Parts {
     /// Children first.
     documents: Vec<(Descriptor, Vec<u8>)>,
     blobs: Vec<Descriptor>,
+}
+
+/// Adds images of the state directory to the index under a name there, or makes one of them if the name stands for none. What else
+/// the name stood for keeps its own digest.
+pub(super) fn add_to_stored(
+    store: &Store,
+    name: &ImageRef,
+    parts: &[(Slot, Vec<ListingEntry>)],
+    annotations: &[(String, String)],
+) -> Result<Descriptor, Failure> {
+    let add = || {
+        // Two builds that add to one index at the same time would each write its own.
+        let (key, _) = KeyBuilder::new("index of the state directory")
+            .add("name", &name.to_string())
+            .finish();
+        let _turn = store.lock(&key)?;
+        let there = match store.image(name)? {
+            Some(stored) => store
+                .read_blob(&stored.manifest.digest, DOCUMENT_LIMIT)?
+                .and_then(|bytes| {
+                    let media_type = stored.manifest.media_type.as_str();
+                    // What was kept was read once already; an image is no list to add to.
+                    Listing::parse(&bytes, Some(media_type)).ok().flatten()
+                }),
+            None => None,
+        };
+        let mut listing = there.unwrap_or_else(|| Listing::new(MediaTypes::Oci));
+        for (_, entries) in parts {
+            listing.put(entries);
+        }
+        for (key, text) in annotations {
+            listing.annotate(key, text);
+        }
+        listing.settle_media_type();
+        let (index, bytes) = listing.to_bytes();
+        store.put_blob(&bytes)?;
+        store.put_image(Some(name), &index, None)?;
+        Ok(index)
+    };
+    add().map_err(|error| failure::store(&error))
 }
 
 impl<'a> Indexing<'a> {
@@ -133,6 +173,28 @@ impl<'a> Indexing<'a> {
             }
         }
         Ok(index)
+    }
+
+    /// Adds the sources to an index of the state directory.
+    pub fn add(
+        &self,
+        name: &ImageRef,
+        sources: &[ListSource],
+        annotations: &[(String, String)],
+    ) -> Result<Descriptor, Failure> {
+        let _in_use = self
+            .store
+            .use_shared()
+            .map_err(|error| failure::store(&error))?;
+        let sources = self.look_at(sources)?;
+        for source in &sources {
+            self.keep(source)?;
+        }
+        let parts: Vec<_> = sources
+            .into_iter()
+            .flat_map(|source| source.parts)
+            .collect();
+        add_to_stored(self.store, name, &parts, annotations)
     }
 
     /// Adds the sources to the index under a tag.

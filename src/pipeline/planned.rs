@@ -1,7 +1,7 @@
 //! Planning for whoever asks about a build and performs none.
 
-use crate::plan::Graph;
-use crate::vocab::{BuildRequest, Cancel, EventSink};
+use crate::plan::{BaseLocation, Graph, Op};
+use crate::vocab::{BuildRequest, Cancel, EventSink, ImageRef};
 use crate::worker::Machine;
 
 use super::inputs::Inputs;
@@ -27,4 +27,20 @@ pub(super) fn planned<T>(
     let setup = inputs.setup(request, graph.epoch);
     let machine = Machine::new(&store, setup, client.clone(), events, &cancel);
     ask(&graph, &machine, &cancel)
+}
+
+/// Returns the images of registries that a build begins with, each once.
+pub fn bases_of(request: &BuildRequest, events: &dyn EventSink) -> Result<Vec<ImageRef>, Failure> {
+    planned(request, events, |graph, _, _| {
+        let mut found = Vec::new();
+        for step in &graph.steps {
+            if let Op::Base(base) = &step.op
+                && let BaseLocation::Image(image) = &base.key.location
+                && !found.contains(image)
+            {
+                found.push(image.clone());
+            }
+        }
+        Ok(found)
+    })
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::export::{self, Blobs, ExportError};
-use crate::plan::{BaseKey, BaseLocation, BaseWanted};
+use crate::plan::{Base, BaseKey, BaseLocation, BaseWanted};
 use crate::registry::{Client, RegistryError, Threads};
 use crate::store::Store;
 use crate::vocab::{
@@ -39,6 +39,18 @@ pub fn pull(
         platform: platform.clone(),
     };
     let base = resolver.resolve(&BaseWanted { key, span: None }, events, &tasks)?;
+    keep(store, &client, name, &base, events, &tasks)
+}
+
+/// Brings the layers of an image into the store, and gives it its name.
+pub(super) fn keep(
+    store: &Store,
+    client: &Client,
+    name: &ImageRef,
+    base: &Base,
+    events: &dyn EventSink,
+    tasks: &TaskIds,
+) -> Result<Descriptor, Failure> {
     let vertex = tasks.start(format!("pull {}", name.familiar()), events);
     let queue = Mutex::new(base.layers.iter());
     let failed = Mutex::new(None);
@@ -57,7 +69,7 @@ pub fn pull(
                             total: layer.size,
                         });
                     };
-                    if let Err(error) = pull_blob(store, &client, name, layer, &progress) {
+                    if let Err(error) = pull_blob(store, client, name, layer, &progress) {
                         failed
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner)
@@ -215,7 +227,7 @@ pub(super) fn left_alone(error: &RegistryError) -> Diagnostic {
     Diagnostic::warning("the tag was left as it is").caused_by(error)
 }
 
-fn cannot(verb: &str, name: &ImageRef, error: &RegistryError) -> Failure {
+pub(super) fn cannot(verb: &str, name: &ImageRef, error: &RegistryError) -> Failure {
     let mut diagnostic =
         Diagnostic::error(format!("cannot {verb} {}", name.familiar())).caused_by(error);
     diagnostic.hints.extend(error.hint());

@@ -121,6 +121,7 @@ fn of_stage(
     }
     let alone = PlanInputs {
         target: Some(name),
+        beside: &[],
         source_date_epoch: None,
         ..inputs.clone()
     };

@@ -20,10 +20,14 @@ pub struct Graph {
     pub steps: Vec<Step>,
     pub origins: Vec<Origin>,
     pub outputs: Vec<Output>,
+    /// Stages that were asked for besides; no image is made of them.
+    pub beside: Vec<Beside>,
     /// Whether the outputs go into an index, even if there is only one.
     pub is_index: bool,
     /// `SOURCE_DATE_EPOCH`: the time of the images.
     pub epoch: Option<i64>,
+    /// Enters the key of every step.
+    pub cache_version: Option<String>,
 }
 
 impl Graph {
@@ -163,6 +167,8 @@ pub struct Run {
     pub argv: Vec<String>,
     /// In order; complete but for HOME, which needs the image's passwd.
     pub env: Vec<(String, String)>,
+    /// Which of them ARG declares, for who explains; in no key.
+    pub arguments: Vec<String>,
     /// Environment that is in no key and no history: the predefined proxy arguments.
     pub ambient_env: Vec<(String, String)>,
     pub cwd: String,
@@ -339,6 +345,15 @@ pub struct Output {
     pub history: Vec<HistoryItem>,
     /// Descriptions of the other stages that are built for this one: name, last step.
     pub stages: Vec<(String, StepId)>,
+}
+
+/// A stage that is built beside the target, for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// As it was asked for.
+    pub stage: String,
+    pub platform: Platform,
+    pub root: StepId,
 }
 
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@
 use super::BaseKey;
 use super::build::StageBuilder;
 use crate::dockerfile::{Command, Copy, IgnorePatterns, Instruction, InstructionKind, KeyValue};
-use crate::vocab::{Diagnostic, Span};
+use crate::vocab::{Diagnostic, Span, names_a_secret};
 
 /// What the lints want to know beyond the build's own inputs.
 #[derive(Clone, Copy, Default)]
@@ -174,54 +174,4 @@ fn keyword(instruction: &Instruction) -> Span {
     let length = instruction.text.find(char::is_whitespace);
     let end = span.start + length.unwrap_or(instruction.text.len());
     Span::new(span.start, end.min(span.end))
-}
-
-/// Tells whether one of the words of a name, between `_`, speaks of a secret, and none says that it is not one.
-fn names_a_secret(name: &str) -> bool {
-    const SECRET: [&str; 10] = [
-        "apikey",
-        "auth",
-        "credential",
-        "credentials",
-        "key",
-        "password",
-        "pword",
-        "passwd",
-        "secret",
-        "token",
-    ];
-    const NOT_SECRET: [&str; 3] = ["public", "file", "version"];
-    let name = name.to_lowercase();
-    let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
-    has(&SECRET) && !has(&NOT_SECRET)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::names_a_secret;
-
-    #[test]
-    fn names_of_secrets() {
-        for name in [
-            "API_KEY",
-            "auth",
-            "GITHUB_TOKEN",
-            "secret_message",
-            "MY_PASSWORD_X",
-            "_key_",
-        ] {
-            assert!(names_a_secret(name), "{name}");
-        }
-        for name in [
-            "PUBLIC_KEY",
-            "TOKEN_FILE",
-            "KEY_VERSION",
-            "MONKEY",
-            "AUTHOR",
-            "",
-            "KEYS",
-        ] {
-            assert!(!names_a_secret(name), "{name}");
-        }
-    }
 }

@@ -44,9 +44,9 @@ mod wanted;
 mod words;
 
 pub use graph::{
-    Base, BaseKey, BaseLocation, BaseWanted, CacheMount, Chown, Copy, CopyFrom, Device, Git, Graph,
-    HistoryItem, Http, Local, Mount, Op, Origin, Output, Owner, Run, Script, SecretMount, Sharing,
-    SshMount, Step, StepId, Tree, Workdir,
+    Base, BaseKey, BaseLocation, BaseWanted, Beside, CacheMount, Chown, Copy, CopyFrom, Device,
+    Git, Graph, HistoryItem, Http, Local, Mount, Op, Origin, Output, Owner, Run, Script,
+    SecretMount, Sharing, SshMount, Step, StepId, Tree, Workdir,
 };
 pub use lint::Linting;
 pub use outline::{Outline, OutlineArg, OutlineMount, Outlined, outline};

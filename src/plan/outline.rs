@@ -98,7 +98,13 @@ fn outline_target(
         return Ok(Outlined::Wanted(wanted));
     }
     // What can be given is the same for every platform.
-    let (globals, stages, target, reach) = targets
+    let planner::Target {
+        globals,
+        stages,
+        stage: target,
+        reach,
+        ..
+    } = targets
         .first()
         .expect("there is a platform, if only the host's");
     let collected = RefCell::new(Collected::default());

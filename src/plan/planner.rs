@@ -17,7 +17,7 @@ use super::stages::{Stages, check_defaults, check_references};
 use super::start::State;
 use super::steps::Steps;
 use super::wanted::{Known, Wanted};
-use super::{Base, BaseKey, BaseWanted, Graph, Linting, Output};
+use super::{Base, BaseKey, BaseWanted, Beside, Graph, Linting, Output};
 use crate::dockerfile::Dockerfile;
 use crate::vocab::{Allowed, Diagnostic, NamedContext, NetworkMode, Platform, Ulimit};
 
@@ -26,6 +26,8 @@ use crate::vocab::{Allowed, Diagnostic, NamedContext, NetworkMode, Platform, Uli
 pub struct PlanInputs<'a> {
     /// The stage to build; `None` is the last one.
     pub target: Option<&'a str>,
+    /// Stages that are built beside it, whether it needs them or not.
+    pub beside: &'a [String],
     pub build_args: &'a [(String, String)],
     pub labels: &'a [(String, String)],
     /// Empty: the host's, and then an image keeps the platform that its base says it is for.
@@ -42,6 +44,8 @@ pub struct PlanInputs<'a> {
     pub no_cache: bool,
     /// Names of stages, in any letter case.
     pub no_cache_filter: &'a [String],
+    /// Enters the key of every step.
+    pub cache_version: Option<&'a str>,
     /// As the environment has it; a build argument of that name goes before it.
     pub source_date_epoch: Option<&'a str>,
     /// The time of the main context, in seconds since 1970: of its commit, or as its server says. A directory has none.
@@ -74,11 +78,22 @@ pub(super) struct Planning<'a> {
 /// What is known before the first instruction is carried out.
 pub(super) struct Prepared<'a> {
     pub(super) build_args: BuildArgs,
-    /// Per platform: the global scope, the stages, the target, and what it needs.
-    pub(super) targets: Vec<(Globals, Stages<'a>, usize, Reach)>,
+    /// One per platform.
+    pub(super) targets: Vec<Target<'a>>,
     /// Bases that are not known yet.
     pub(super) wanted: Vec<BaseWanted>,
     pub(super) is_index: bool,
+}
+
+/// What is built for one platform.
+pub(super) struct Target<'a> {
+    pub(super) globals: Globals,
+    pub(super) stages: Stages<'a>,
+    pub(super) stage: usize,
+    /// By the names that were asked for.
+    pub(super) beside: Vec<(&'a str, usize)>,
+    /// What all of these need.
+    pub(super) reach: Reach,
 }
 
 /// Plans a build, or says what it must know first. All that can be named is asked for at once; bases come first, because what ADD
@@ -152,10 +167,16 @@ pub(super) fn prepare<'a>(
         let globals = globals(Some(&build_args), report);
         let stages = Stages::new(dockerfile, inputs, &globals, platform, report)?;
         check_references(&stages, report);
-        let target = report.take(stages.target(inputs.target))?;
+        let stage = report.take(stages.target(inputs.target))?;
+        let mut beside = Vec::with_capacity(inputs.beside.len());
+        for name in inputs.beside {
+            beside.push((name.as_str(), report.take(stages.target(Some(name)))?));
+        }
         let roots = match inputs.linting.all_stages {
             true => (0..stages.list.len()).collect(),
-            false => vec![target],
+            false => std::iter::once(stage)
+                .chain(beside.iter().map(|(_, stage)| *stage))
+                .collect(),
         };
         let reach = Reach::new(&stages, roots, bases, report)?;
         for base in &reach.wanted {
@@ -163,11 +184,17 @@ pub(super) fn prepare<'a>(
                 wanted.push(base.clone());
             }
         }
-        targets.push((globals, stages, target, reach));
+        targets.push(Target {
+            globals,
+            stages,
+            stage,
+            beside,
+            reach,
+        });
     }
     let fired = targets
         .iter()
-        .flat_map(|(_, _, _, reach)| reach.stages.values().flatten());
+        .flat_map(|target| target.reach.stages.values().flatten());
     build_args.warn_of_unused(dockerfile, fired, inputs.context, report);
     if report.has_errors() {
         return Err(Reported);
@@ -225,24 +252,34 @@ pub(super) fn plan_targets(
 
     let mut steps = Steps::new(Remotes::new(known, inputs));
     let mut outputs = Vec::with_capacity(targets.len());
-    for (globals, stages, target, reach) in &targets {
+    let mut beside = Vec::new();
+    for target in &targets {
         let mut planning = Planning {
             inputs,
             escape: dockerfile.escape,
             build_args: &build_args,
-            globals,
-            stages,
+            globals: &target.globals,
+            stages: &target.stages,
             bases,
             finished: BTreeMap::new(),
             epoch,
             outline: None,
         };
         // Stages use earlier ones only, so their order is one in which each finds what it needs.
-        for (&at, fired) in &reach.stages {
+        for (&at, fired) in &target.reach.stages {
             let finished = build(&planning, at, fired, &mut steps, report);
             planning.finished.insert(at, finished);
         }
-        outputs.push(output(planning, *target, inputs));
+        for (name, stage) in &target.beside {
+            let finished = &planning.finished[stage];
+            let platform = finished.config.platform();
+            beside.push(Beside {
+                stage: (*name).to_owned(),
+                platform: platform.unwrap_or_else(|| target.stages.target_platform().clone()),
+                root: finished.root,
+            });
+        }
+        outputs.push(output(planning, target.stage, inputs));
     }
     if report.has_errors() {
         return Err(Reported);
@@ -255,8 +292,10 @@ pub(super) fn plan_targets(
         steps,
         origins,
         outputs,
+        beside,
         is_index,
         epoch,
+        cache_version: inputs.cache_version.map(str::to_owned),
     }))
 }
 

@@ -39,9 +39,12 @@ impl StageBuilder<'_> {
         mounts.name_agent(&mut env);
         let mut ambient_env = self.planning.build_args.proxies();
         ambient_env.retain(|(name, _)| self.state.environment.get(name).is_none());
+        let declared = self.state.arguments.iter().map(|(name, _)| name.clone());
+        let arguments = declared.collect();
         let op = Op::Run(RunOp {
             argv: script.argv,
             env,
+            arguments,
             ambient_env,
             cwd: self.cwd(),
             user: self.state.config.config.user.clone(),

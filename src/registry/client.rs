@@ -93,6 +93,7 @@ impl Client {
         tuning: Tuning,
     ) -> Result<Client, RegistryError> {
         let rules = Rules::new(options)?;
+        let tuning = tuning.asked(options);
         Ok(Client {
             exchange: Arc::new(Exchange::new(
                 rules.clone(),

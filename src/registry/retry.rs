@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::vocab::RegistryOptions;
+
 use super::error::RegistryError;
 
 /// Every limit of the room. Tests make them tiny.
@@ -69,6 +71,19 @@ impl Tuning {
             smallest_piece: 1000,
             object_piece: 100_000,
             ..Tuning::default()
+        }
+    }
+
+    /// Returns the same with what the user says.
+    pub(super) fn asked(self, options: &RegistryOptions) -> Tuning {
+        let pause = options.retry_delay.unwrap_or(self.pause);
+        Tuning {
+            tries: options
+                .retries
+                .map_or(self.tries, |retries| retries.saturating_add(1)),
+            pause,
+            longest_pause: self.longest_pause.max(pause),
+            ..self
         }
     }
 

@@ -24,11 +24,16 @@ pub(super) struct Rules {
     home: Option<Arc<Home>>,
 }
 
+/// Stands for every registry among the insecure ones.
+const EVERY_REGISTRY: &str = "*";
+
 /// The options, understood.
 struct Flags {
     mirrors: Vec<(String, (Site, String))>,
     insecure: Vec<String>,
     cert_dir: Option<PathBuf>,
+    authorities: Vec<(String, PathBuf)>,
+    identities: Vec<(String, PathBuf, PathBuf)>,
 }
 
 /// A server and its terms.
@@ -58,6 +63,8 @@ impl Rules {
                 })
                 .collect(),
             cert_dir: options.cert_dir.clone(),
+            authorities: options.authorities.clone(),
+            identities: options.identities.clone(),
         };
         Ok(Rules {
             flags: Arc::new(flags),
@@ -79,8 +86,16 @@ impl Rules {
         Rules {
             flags: Arc::new(Flags {
                 mirrors: Vec::new(),
-                insecure: self.flags.insecure.clone(),
+                insecure: self
+                    .flags
+                    .insecure
+                    .iter()
+                    .filter(|entry| *entry != EVERY_REGISTRY)
+                    .cloned()
+                    .collect(),
                 cert_dir: None,
+                authorities: Vec::new(),
+                identities: Vec::new(),
             }),
             files: None,
             home: None,
@@ -105,7 +120,7 @@ impl Rules {
         self.flags
             .insecure
             .iter()
-            .any(|entry| *entry == authority || *entry == host)
+            .any(|entry| *entry == authority || *entry == host || entry == EVERY_REGISTRY)
     }
 
     /// Returns the directory whose certificates are for every registry.
@@ -129,6 +144,14 @@ impl Rules {
             terms.plain = true;
             terms.unchecked = true;
         }
+        let own = self.flags.authorities.iter();
+        let own = own.filter(|(registry, _)| is_host_of(registry, authority));
+        terms.authorities.extend(own.map(|(_, file)| file.clone()));
+        let own = self.flags.identities.iter();
+        let own = own.filter(|(registry, _, _)| is_host_of(registry, authority));
+        terms
+            .identities
+            .extend(own.map(|(_, chain, key)| (chain.clone(), key.clone())));
         Ok(terms)
     }
 
@@ -227,6 +250,13 @@ impl Home {
     fn is(&self, authority: &str) -> bool {
         without_default_port(&self.authority).eq_ignore_ascii_case(without_default_port(authority))
     }
+}
+
+/// Tells whether a registry that an option names, with or without a port, has this host. Docker Hub goes by its names.
+fn is_host_of(registry: &str, authority: &str) -> bool {
+    let authority = canonical_registry(&authority.to_ascii_lowercase());
+    let registry = canonical_registry(&registry.to_ascii_lowercase());
+    registry == authority || registry == split_port(&authority).0
 }
 
 #[cfg(test)]

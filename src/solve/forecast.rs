@@ -1,10 +1,10 @@
 //! What a build would do, step by step, as far as that shows without doing it.
 
 use crate::plan::{Graph, StepId};
-use crate::vocab::KeyComponent;
+use crate::vocab::Reason;
 
 use super::probe::{definition, given};
-use super::{StepError, StepResult, Worker};
+use super::{Miss, StepError, StepResult, Worker};
 
 /// What will become of a step.
 #[derive(Clone, Debug)]
@@ -13,8 +13,8 @@ pub enum Forecast {
     Given,
     /// Its result is in the cache.
     Cached,
-    /// It will be executed; nothing is known under this key.
-    Missing(Vec<KeyComponent>),
+    /// It will be executed, for these reasons.
+    Missing(Vec<Reason>),
     /// It will be executed: it was asked not to read the cache.
     Forced,
     /// Its key depends on what this step makes, which will be executed.
@@ -47,10 +47,20 @@ pub fn forecast<W: Worker>(graph: &Graph, worker: &W) -> Vec<Forecast> {
                     .expect("inputs come first and were found")
             };
             let looked_up = definition(graph, step, &input, worker)
-                .and_then(|definition| Ok((definition.lookup(worker)?, definition.key.1)));
+                .and_then(|definition| Ok((definition.lookup(worker)?, definition.key)));
             match looked_up {
                 Ok((Some(found), _)) => (Forecast::Cached, Some(found)),
-                Ok((None, components)) => (Forecast::Missing(components), None),
+                Ok((None, (key, components))) => {
+                    let miss = Miss {
+                        graph,
+                        step: StepId(at),
+                        key,
+                        definition: &components,
+                        content: None,
+                        after: None,
+                    };
+                    (Forecast::Missing(worker.explain(&miss)), None)
+                }
                 Err(error) => (Forecast::Failing(error), None),
             }
         };

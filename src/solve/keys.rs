@@ -10,6 +10,19 @@ use super::readings::shown;
 /// A key and what it is made of.
 pub(super) type Key = (CacheKey, Vec<KeyComponent>);
 
+/// Turns a step's key into the one that it has in a version of the cache; without a version it stays as it is.
+pub(super) fn of_version((key, mut components): Key, version: Option<&str>) -> Key {
+    let Some(version) = version else {
+        return (key, components);
+    };
+    let (key, own) = KeyBuilder::new("version")
+        .add("cache version", version)
+        .add("key", &key.to_string())
+        .finish();
+    components.extend(own.into_iter().take(1));
+    (key, components)
+}
+
 /// Names the empty root.
 pub(super) fn scratch_result() -> ResultId {
     ResultId(KeyBuilder::new("scratch").finish().0.0)

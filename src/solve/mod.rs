@@ -30,6 +30,7 @@
 
 mod forecast;
 mod keys;
+mod misses;
 mod probe;
 mod readings;
 mod result;
@@ -38,6 +39,7 @@ mod signature;
 mod worker;
 
 pub use forecast::{Forecast, forecast};
+pub use misses::{Difference, Miss, differences, ingredients};
 pub use probe::probe;
 pub use readings::{Reading, readings};
 pub use result::{ChainLayer, Solution, StepError, StepResult, chain};

@@ -55,6 +55,8 @@ pub(super) fn given(step: &Step) -> Option<StepResult> {
 /// A step's definition key, with what is needed to go on from it.
 pub(super) struct Definition<'a> {
     pub(super) key: Key,
+    /// The version of the cache.
+    version: Option<&'a str>,
     step: &'a Step,
     root: crate::vocab::ResultId,
     /// What the step reads.
@@ -90,11 +92,12 @@ impl Definition<'_> {
     /// Returns the content key, given the identities with all content known.
     pub(super) fn content_key(&self, identities: &[SourceIdentity]) -> Key {
         let root = RootIdentity::Result(self.root);
-        match &self.step.op {
+        let key = match &self.step.op {
             Op::Copy(copy) => keys::copy_key(copy, root, identities),
             Op::Run(run) => keys::run_key(run, self.root, identities),
-            _ => self.key.clone(),
-        }
+            _ => return self.key.clone(),
+        };
+        keys::of_version(key, self.version)
     }
 
     /// Tells whether the step has a key with facts in the root's place: its layer may depend on less than all of the root.
@@ -109,11 +112,12 @@ impl Definition<'_> {
     /// Returns the content key with `facts` in the root's place.
     pub(super) fn facts_key(&self, identities: &[SourceIdentity], facts: Digest) -> Key {
         let root = RootIdentity::Facts(facts);
-        match &self.step.op {
+        let key = match &self.step.op {
             Op::Copy(copy) => keys::copy_key(copy, root, identities),
             Op::Workdir(workdir) => keys::workdir_key(workdir, root),
             _ => unreachable!("only of steps that read a part of their root"),
-        }
+        };
+        keys::of_version(key, self.version)
     }
 }
 
@@ -144,8 +148,10 @@ pub(super) fn definition<'a, W: Worker>(
             unreachable!("given() answers for these")
         }
     };
+    let version = graph.cache_version.as_deref();
     Ok(Definition {
-        key,
+        key: keys::of_version(key, version),
+        version,
         step,
         root,
         readings,

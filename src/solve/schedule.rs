@@ -8,7 +8,7 @@ use crate::vocab::{Cancel, CancelReason, Event, EventSink, ExitCode, ResultId, V
 
 use super::keys::{self, SourceIdentity};
 use super::probe::{definition, given};
-use super::{Held, Job, Reading, Solution, StepError, StepResult, Worker, chain};
+use super::{Held, Job, Miss, Reading, Solution, StepError, StepResult, Worker, chain};
 
 /// How often a copy whose files change under it is begun again.
 const COPY_ATTEMPTS: usize = 3;
@@ -351,6 +351,15 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         }
 
         self.emit(Event::Started { vertex });
+        let reasons = worker.explain(&Miss {
+            graph,
+            step: id,
+            key: *key,
+            definition: components,
+            content: (content.0 != *key).then_some(content.1.as_slice()),
+            after: self.executed_below(id),
+        });
+        self.emit(Event::Missed { vertex, reasons });
         if let Op::Run(_) = &step.op {
             job.result = keys::run_result(content.0, &(self.schedule.nonce)());
         }
@@ -380,6 +389,12 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         Ok(Some((definition.placed(made), false)))
     }
 
+    /// Returns the first step that was executed among all that a step is made from.
+    fn executed_below(&self, step: StepId) -> Option<StepId> {
+        let state = self.lock();
+        first_executed(self.schedule.graph, step, &|step| !state.cached[step.0])
+    }
+
     fn is_wanted_packed_alone(&self, step: StepId) -> bool {
         self.exported.contains(&step.0)
             && self.dependents[step.0].is_empty()
@@ -396,7 +411,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         for (reading, identity) in readings.iter().zip(identities) {
             if let (Op::Local(local), SourceIdentity::Content(before)) =
                 (&graph.steps[reading.tree.0].op, identity)
-                && worker.local_digest(local, reading)? != *before
+                && worker.local_digest_now(local, reading)? != *before
             {
                 return Ok(false);
             }
@@ -440,6 +455,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         let Schedule {
             graph,
             worker,
+            events,
             cancel,
             ..
         } = *self.schedule;
@@ -447,7 +463,11 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             return Err(cancelled());
         }
         let leaves = self.exported.contains(&step.0);
-        worker.pack(graph, &self.chain(step), leaves, cancel)
+        let vertex = VertexId(step.0 as u32);
+        self.emit(Event::Packing { vertex });
+        let packed = worker.pack(graph, &self.chain(step), leaves, events, cancel);
+        self.emit(Event::Packed { vertex });
+        packed
     }
 
     fn chain(&self, step: StepId) -> Vec<super::ChainLayer> {
@@ -458,6 +478,23 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
                 .and_then(|result| result.layer)
         })
     }
+}
+
+/// Returns the first step, in the graph's order, that was executed among all that a step is made from.
+pub(super) fn first_executed(
+    graph: &Graph,
+    step: StepId,
+    was_executed: &dyn Fn(StepId) -> bool,
+) -> Option<StepId> {
+    let mut below: BTreeSet<StepId> = graph.steps[step.0].inputs.iter().copied().collect();
+    let mut first = None;
+    while let Some(step) = below.pop_last() {
+        if was_executed(step) {
+            first = Some(step);
+        }
+        below.extend(&graph.steps[step.0].inputs);
+    }
+    first
 }
 
 enum LookedUp<L> {

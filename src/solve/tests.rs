@@ -10,7 +10,7 @@ use crate::plan::{
 };
 use crate::vocab::{
     CacheKey, Cancel, Digest, Event, EventSink, ExitCode, KeyComponent, LayerId, NetworkMode,
-    Platform, Security, Timestamp,
+    Platform, Reason, Security, Timestamp,
 };
 
 #[derive(Default)]
@@ -71,6 +71,10 @@ impl Worker for Fake {
         ))
     }
 
+    fn local_digest_now(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError> {
+        self.local_digest(local, reading)
+    }
+
     fn tree_digest(
         &self,
         _: &Graph,
@@ -85,6 +89,13 @@ impl Worker for Fake {
     fn root_facts(&self, _: &Job<'_>) -> Result<Option<Digest>, StepError> {
         let facts = *self.facts.lock().unwrap();
         Ok(facts.map(|facts| Digest::of(facts.as_bytes())))
+    }
+
+    fn explain(&self, miss: &Miss<'_>) -> Vec<Reason> {
+        let after = miss
+            .after
+            .map_or_else(String::new, |step| step.0.to_string());
+        vec![Reason::After { step: after }]
     }
 
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError> {
@@ -111,7 +122,14 @@ impl Worker for Fake {
         self.superseded.lock().unwrap().push(*key);
     }
 
-    fn pack(&self, _: &Graph, root: &[ChainLayer], _: bool, _: &Cancel) -> Result<(), StepError> {
+    fn pack(
+        &self,
+        _: &Graph,
+        root: &[ChainLayer],
+        _: bool,
+        _: &dyn EventSink,
+        _: &Cancel,
+    ) -> Result<(), StepError> {
         match root.last() {
             Some(ChainLayer::Built { step, .. }) => self.packed.lock().unwrap().push(step.0),
             other => panic!("only built layers are packed: {other:?}"),
@@ -147,6 +165,7 @@ impl Builder {
         let run = Run {
             argv: vec![command.to_owned()],
             env: Vec::new(),
+            arguments: Vec::new(),
             ambient_env: Vec::new(),
             cwd: "/".to_owned(),
             user: String::new(),
@@ -217,8 +236,10 @@ impl Builder {
             steps: self.0,
             origins,
             outputs: vec![output],
+            beside: Vec::new(),
             is_index: false,
             epoch: None,
+            cache_version: None,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The one trait between deciding and doing.
 
 use crate::plan::{Graph, Local, StepId};
-use crate::vocab::{CacheKey, Cancel, Digest, EventSink, KeyComponent, ResultId};
+use crate::vocab::{CacheKey, Cancel, Digest, EventSink, KeyComponent, Reason, ResultId};
 
-use super::{ChainLayer, Reading, StepError, StepResult};
+use super::{ChainLayer, Miss, Reading, StepError, StepResult};
 
 /// Performs steps and keeps their records: this machine, or a test's fake.
 pub trait Worker: Sync {
@@ -42,8 +42,11 @@ pub trait Worker: Sync {
     /// Waits for the lock of `key`; `None` if cancelled meanwhile.
     fn wait_lock(&self, key: &CacheKey, cancel: &Cancel) -> Result<Option<Self::Lock>, StepError>;
 
-    /// Returns the content digest of what is read of files of the host.
+    /// Returns the content digest of what is read of files of the host, as it was when it was last taken in this build.
     fn local_digest(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError>;
+
+    /// Takes it anew.
+    fn local_digest_now(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError>;
 
     /// Returns the content digest of what is read of another tree: a stage's, whose layers are `root`, or one that was fetched.
     /// Materialises the tree.
@@ -59,6 +62,10 @@ pub trait Worker: Sync {
     /// where that cannot be told. Asked after all other keys were missed; materialises the root, and makes nothing.
     fn root_facts(&self, job: &Job<'_>) -> Result<Option<Digest>, StepError>;
 
+    /// Says why a step was not found, the weightiest reason first, and notes it for the next build. Asked before the step is
+    /// executed.
+    fn explain(&self, miss: &Miss<'_>) -> Vec<Reason>;
+
     /// Performs a step; its layer is named after `job.result`.
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError>;
 
@@ -69,6 +76,7 @@ pub trait Worker: Sync {
         graph: &Graph,
         root: &[ChainLayer],
         leaves: bool,
+        events: &dyn EventSink,
         cancel: &Cancel,
     ) -> Result<(), StepError>;
 }

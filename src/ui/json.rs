@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::vocab::{Diagnostic, Event, EventSink, Severity, SourceText, Stream, Summary};
+use crate::vocab::{Diagnostic, Event, EventSink, Reason, Severity, SourceText, Stream, Summary};
 
 const SCHEMA: u32 = 1;
 
@@ -46,7 +46,10 @@ impl<W: Write + Send> EventSink for JsonLines<W> {
 
 fn object(event: Event, source: Option<&SourceText>) -> Option<Value> {
     Some(match event {
-        Event::Source(_) => return None,
+        // Nobody but the page of a build draws these.
+        Event::Source(_) | Event::Planned(_) | Event::Packing { .. } | Event::Packed { .. } => {
+            return None;
+        }
         Event::Entered {
             rung,
             driver,
@@ -60,6 +63,16 @@ fn object(event: Event, source: Option<&SourceText>) -> Option<Value> {
         Event::Started { vertex } => json!({ "event": "started", "vertex": vertex.0 }),
         Event::Waiting { vertex, pid } => {
             json!({ "event": "waiting", "vertex": vertex.0, "pid": pid })
+        }
+        Event::Missed { vertex, reasons } => {
+            json!({ "event": "missed", "vertex": vertex.0, "reasons": reasons.iter().map(reason_object).collect::<Vec<_>>() })
+        }
+        Event::Found {
+            vertex,
+            key,
+            created,
+        } => {
+            json!({ "event": "found", "vertex": vertex.0, "key": key.to_string(), "created": created.to_string() })
         }
         Event::Cached { vertex } => json!({ "event": "cached", "vertex": vertex.0 }),
         Event::Output {
@@ -93,6 +106,20 @@ fn object(event: Event, source: Option<&SourceText>) -> Option<Value> {
     })
 }
 
+/// A reason: its kind, its text, and the files if there are some.
+fn reason_object(reason: &Reason) -> Value {
+    let mut object = json!({ "kind": reason.kind(), "text": reason.text(3) });
+    if let Reason::Files { source, changes } = reason {
+        object["source"] = json!(source);
+        object["files"] = changes
+            .iter()
+            .flatten()
+            .map(|change| json!({ "path": change.path, "change": change.change.word() }))
+            .collect();
+    }
+    object
+}
+
 fn diagnostic_object(diagnostic: &Diagnostic, source: Option<&SourceText>) -> Value {
     let places: Vec<Value> = diagnostic
         .labels
@@ -124,6 +151,8 @@ fn summary_object(summary: &Summary) -> Value {
         .images
         .iter()
         .map(|image| {
+            let contents = image.contents.iter();
+            let directories = contents.flat_map(|contents| &contents.directories);
             json!({
                 "platform": image.platform.to_string(),
                 "digest": image.manifest.as_ref().map(|manifest| manifest.digest.to_string()),
@@ -131,6 +160,8 @@ fn summary_object(summary: &Summary) -> Value {
                 "names": image.names,
                 "unpackedSize": image.unpacked_size,
                 "blobSize": image.blob_size,
+                "layers": image.layers.iter().map(|layer| json!({ "madeBy": layer.made_by, "size": layer.size })).collect::<Vec<_>>(),
+                "directories": directories.map(|(path, bytes)| json!({ "path": path, "size": bytes })).collect::<Vec<_>>(),
                 "stages": image.stages.iter().map(|(name, bytes)| json!({ "name": name, "size": bytes })).collect::<Vec<_>>(),
             })
         })
@@ -141,6 +172,8 @@ fn summary_object(summary: &Summary) -> Value {
         "steps": summary.steps,
         "cached": summary.cached,
         "elapsed": summary.elapsed.as_secs_f64(),
+        "slowest": summary.slowest.iter().map(|(step, took)| json!({ "name": step, "seconds": took.as_secs_f64() })).collect::<Vec<_>>(),
+        "hints": summary.hints,
     })
 }
 
@@ -148,6 +181,123 @@ fn summary_object(summary: &Summary) -> Value {
 mod tests {
     use super::*;
     use crate::vocab::{Span, VertexId};
+
+    /// One event of each kind.
+    fn examples() -> Vec<Event> {
+        let (step, task) = (VertexId(4), VertexId(1 << 24));
+        let platform: crate::vocab::Platform = "linux/amd64".parse().unwrap();
+        let digest = crate::vocab::Digest::of(b"example");
+        vec![
+            Event::Entered {
+                rung: crate::vocab::Rung::NsOne,
+                driver: crate::vocab::StorageDriver::Overlay,
+                reasons: vec!["ns-sub: no subordinate ids".into()],
+            },
+            Event::Declared {
+                vertex: step,
+                name: "[3/5] COPY src /src".into(),
+            },
+            Event::Started { vertex: step },
+            Event::Missed {
+                vertex: step,
+                reasons: vec![
+                    Reason::Files {
+                        source: "src".into(),
+                        changes: Some(vec![crate::vocab::FileChange {
+                            path: "src/main.rs".into(),
+                            change: crate::vocab::Change::Content,
+                        }]),
+                    },
+                    Reason::After {
+                        step: "[2/5] RUN make".into(),
+                    },
+                ],
+            },
+            Event::Waiting {
+                vertex: step,
+                pid: Some(4711),
+            },
+            Event::Cached { vertex: step },
+            Event::Found {
+                vertex: step,
+                key: crate::vocab::CacheKey(digest),
+                created: crate::vocab::Timestamp::from_seconds(1_795_271_400),
+            },
+            Event::Output {
+                vertex: step,
+                stream: Stream::Stdout,
+                bytes: b"compiling\n".to_vec(),
+            },
+            Event::Progress {
+                vertex: task,
+                what: "layer".into(),
+                done: 1000,
+                total: 5000,
+            },
+            Event::Finished { vertex: step },
+            Event::Failed {
+                vertex: step,
+                message: "`make` failed with exit code 2".into(),
+            },
+            Event::Diagnostic(
+                Diagnostic::error("`make` failed with exit code 2")
+                    .at(Span::new(7, 12))
+                    .hint("look above"),
+            ),
+            Event::Done(Summary {
+                id: Some(digest),
+                images: vec![crate::vocab::SummaryImage {
+                    platform,
+                    manifest: None,
+                    id: Some(digest),
+                    names: vec!["app:1".into()],
+                    unpacked_size: Some(4200),
+                    blob_size: None,
+                    stages: vec![("build".into(), 9000)],
+                    layers: vec![crate::vocab::SummaryLayer {
+                        made_by: "[3/5] COPY src /src".into(),
+                        size: 4200,
+                    }],
+                    contents: Some(crate::vocab::Contents {
+                        directories: vec![("/src".into(), 4200)],
+                        ..crate::vocab::Contents::default()
+                    }),
+                }],
+                steps: 5,
+                cached: 4,
+                elapsed: std::time::Duration::from_millis(1500),
+                slowest: vec![(
+                    "[3/5] COPY src /src".into(),
+                    std::time::Duration::from_millis(500),
+                )],
+                hints: vec!["a hint".into()],
+            }),
+        ]
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_what_is_printed() {
+        let source = SourceText {
+            name: "Dockerfile".into(),
+            text: "FROM a\nRUN make\n".into(),
+        };
+        let printed: Vec<String> = examples()
+            .into_iter()
+            .map(|event| {
+                let mut line = object(event, Some(&source)).unwrap();
+                line["v"] = json!(SCHEMA);
+                line["time"] = json!(1_795_271_400.25);
+                line.to_string()
+            })
+            .collect();
+        let documentation = include_str!("../../docs/progress.md");
+        let (_, after) = documentation
+            .split_once("One line of each kind:\n\n```json\n")
+            .unwrap();
+        let (block, _) = after.split_once("```").unwrap();
+        let printed = printed.join("\n") + "\n";
+        assert!(block == printed, "docs/progress.md should have\n{printed}");
+    }
 
     #[test]
     fn every_line_is_an_object_with_a_version() {

@@ -4,6 +4,8 @@ use std::io::IsTerminal as _;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::lines::reorders;
+use super::text::one_line;
 use crate::vocab::{Diagnostic, Severity, SourceText, Span};
 
 /// Whether text is coloured.
@@ -57,17 +59,20 @@ pub fn render(diagnostic: &Diagnostic, source: Option<&SourceText>, style: Style
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let message = clean(&diagnostic.message);
+    let message = continued(&diagnostic.message);
     let mut title = level.primary_title(message.as_str());
     if let Some(code) = diagnostic.code {
         title = title.id(code);
     }
     let mut snippet = None;
+    // A file's name is anybody's.
+    let name = source.map(|source| one_line(&source.name));
+    let name = name.unwrap_or_default();
     if let Some(source) = source
         && !diagnostic.labels.is_empty()
     {
         let mut excerpt = Snippet::source(source.text.as_str())
-            .path(source.name.as_str())
+            .path(name.as_str())
             .fold(true);
         for (at, label) in diagnostic.labels.iter().enumerate() {
             let kind = if at == 0 {
@@ -95,14 +100,14 @@ pub fn render(diagnostic: &Diagnostic, source: Option<&SourceText>, style: Style
     if !diagnostic.output.is_empty() {
         text.push_str("  last output:\n");
         for line in &diagnostic.output {
-            text.push_str(&format!("  | {}\n", clean(line)));
+            text.push_str(&format!("  | {}\n", continued(line)));
         }
     }
     for cause in &diagnostic.causes {
         text.push_str(&format!(
             "  {} {}\n",
             style.paint("1", "cause:"),
-            clean(cause)
+            continued(cause)
         ));
     }
     if let Some(link) = diagnostic.link() {
@@ -112,7 +117,7 @@ pub fn render(diagnostic: &Diagnostic, source: Option<&SourceText>, style: Style
         text.push_str(&format!(
             "  {} {}\n",
             style.paint("1;36", "hint:"),
-            clean(hint)
+            continued(hint)
         ));
     }
     text
@@ -138,7 +143,7 @@ fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
 pub(super) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
-            if c.is_control() && c != '\t' && c != '\n' {
+            if c.is_control() && c != '\t' && c != '\n' || reorders(c) {
                 '\u{fffd}'
             } else {
                 c
@@ -147,11 +152,36 @@ pub(super) fn clean(text: &str) -> String {
         .collect()
 }
 
+/// The same for a text of several lines: whatever they say, all but the first have a mark before them, so that none looks like one of this
+/// program's, or of a CI system's.
+fn continued(text: &str) -> String {
+    clean(text).replace('\n', "\n  | ")
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
 
     use super::*;
+
+    #[test]
+    fn no_line_is_anybody_elses() {
+        let source = SourceText {
+            name: "D\n::set-output name=x::y\u{1b}[31m\u{202e}".to_owned(),
+            text: "FROM scratch\n".to_owned(),
+        };
+        let mut diagnostic = Diagnostic::error("`a\n::one` failed").at(Span::new(0, 4));
+        diagnostic.output = vec!["out\n::two".to_owned()];
+        let diagnostic = diagnostic.cause("why\n::three").hint("do\n::four");
+        let text = render(&diagnostic, Some(&source), Style::Plain);
+        for line in text.lines() {
+            assert!(!line.trim_start().starts_with("::"), "{text}");
+        }
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+        for told in ["::one", "::two", "::three", "::four"] {
+            assert!(text.contains(told), "{text}");
+        }
+    }
 
     #[test]
     fn an_error_with_everything() {

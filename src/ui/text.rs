@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::Showing;
+use super::render::clean;
+use super::width::{fit, width};
 pub use crate::vocab::size;
-use crate::vocab::{Rung, StorageDriver};
+use crate::vocab::{CacheKey, Reason, Rung, StorageDriver, Timestamp, reasons_text};
 
 /// Returns seconds with one digit, and minutes where there are some: `0.3s`, `2m04s`.
 pub(super) fn elapsed(duration: Duration) -> String {
@@ -26,6 +29,24 @@ pub(super) fn entered(rung: Rung, driver: StorageDriver, reasons: &[String]) -> 
     line
 }
 
+/// Returns the line that says why a step is performed.
+pub(super) fn missed(reasons: &[Reason], showing: &Showing) -> String {
+    one_line(&format!(
+        "not cached: {}",
+        reasons_text(reasons, showing.files())
+    ))
+}
+
+/// Returns the line that says under which key a result was found.
+pub(super) fn found(key: &CacheKey, created: Timestamp) -> String {
+    format!("found under key {key}, made {created}")
+}
+
+/// Returns text without anything that would end the line or move the cursor.
+pub(super) fn one_line(text: &str) -> String {
+    clean(text).replace(['\n', '\t'], " ")
+}
+
 /// Returns rows in columns that are as wide as their widest cell, three blanks apart.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
@@ -33,7 +54,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
         .map(|column| {
             rows.iter()
                 .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
+                .map(|cell| width(cell))
                 .max()
                 .unwrap_or_default()
         })
@@ -43,7 +64,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"))
+            .map(|(cell, &width)| fit(cell, width))
             .collect();
         text.push_str(cells.join("   ").trim_end());
         text.push('\n');

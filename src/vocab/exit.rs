@@ -29,6 +29,42 @@ pub enum ExitCode {
     Terminated = 143,
 }
 
+impl ExitCode {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [ExitCode; 12] = [
+        ExitCode::Success,
+        ExitCode::Internal,
+        ExitCode::Usage,
+        ExitCode::Dockerfile,
+        ExitCode::Source,
+        ExitCode::Step,
+        ExitCode::Export,
+        ExitCode::Timeout,
+        ExitCode::Sandbox,
+        ExitCode::Store,
+        ExitCode::Interrupted,
+        ExitCode::Terminated,
+    ];
+
+    /// Returns in a few words what it says has failed.
+    pub fn what_failed(self) -> &'static str {
+        match self {
+            ExitCode::Success => "nothing",
+            ExitCode::Internal => "the program itself, or nothing below fits",
+            ExitCode::Usage => "the command line or a configuration file",
+            ExitCode::Dockerfile => "the Dockerfile",
+            ExitCode::Source => "getting an input",
+            ExitCode::Step => "a step",
+            ExitCode::Export => "delivering the result",
+            ExitCode::Timeout => "time",
+            ExitCode::Sandbox => "the environment",
+            ExitCode::Store => "the state directory",
+            ExitCode::Interrupted => "SIGINT",
+            ExitCode::Terminated => "SIGTERM or SIGHUP",
+        }
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> std::process::ExitCode {
         std::process::ExitCode::from(code as u8)

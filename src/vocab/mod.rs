@@ -7,14 +7,18 @@
 
 mod cache;
 mod cancel;
+mod chart;
+mod contents;
 mod diagnostic;
 mod digest;
 mod event;
 mod exit;
 mod git;
+mod handover;
 mod isolation;
 mod key;
 mod ledger;
+mod miss;
 mod nearest;
 mod platform;
 mod reference;
@@ -29,26 +33,31 @@ pub use cache::{
     MOUNTS_MAX_SIZE, MountChoice,
 };
 pub use cancel::{Cancel, CancelReason};
+pub use chart::{Chart, ChartStage, ChartStep, Need};
+pub use contents::{Contents, Covered, LayerContents, SizeNode};
 pub use diagnostic::{Diagnostic, Label, Severity};
 pub use digest::{Descriptor, DiffId, Digest, DigestError, LayerId, ResultId, Sha256};
-pub use event::{Event, EventSink, Stream, Summary, SummaryImage, VertexId};
+pub use event::{Event, EventSink, Nobody, Stream, Summary, SummaryImage, SummaryLayer, VertexId};
 pub use exit::ExitCode;
 pub use git::{
     GitPlace, GitRef, GitRefError, GitTimes, check_commit, is_commit, percent_decoded, shown_url,
     split_credentials, without_passwords,
 };
+pub use handover::{Chosen, Field, Handover, OutputsFile, Template, TemplateError};
 pub use isolation::{RequiredIsolation, Rung, StorageDriver, UnknownName};
 pub use key::{CacheKey, KeyBuilder, KeyComponent};
 pub use ledger::{Attributes, DeviceNumber, FileId, Ledger, Ownership, mode_on_disk};
+pub use miss::{Change, FileChange, Reason, reasons_text};
 pub use nearest::nearest;
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{
-    AgentSource, Allowed, AppendTo, BuildRequest, Compression, ContextSource, DockerfileSource,
-    EmulatorProgram, Epoch, ImageWriting, LayerForm, NamedContext, NetworkMode, OutputSpec,
-    ProgressMode, RegistryAccount, RegistryOptions, SecretSource, Security, StepLimits, Ulimit,
+    AgentSource, Allowed, AppendTo, BuildRequest, Compression, ContextOverlay, ContextSource,
+    DigestFiles, DockerfileSource, EmulatorProgram, Epoch, ImageWriting, LayerForm, NamedContext,
+    NetworkMode, OnFailure, OutputSpec, OverlaySource, ProgressMode, RegistryAccount,
+    RegistryOptions, SecretSource, Security, StepLimits, Ulimit,
 };
-pub use secret::Secret;
+pub use secret::{Secret, names_a_secret};
 pub use size::size;
 pub use span::{SourceText, Span, Spanned};
 pub use time::Timestamp;

@@ -160,8 +160,12 @@ impl FromStr for ImageRef {
         if let Some(tag) = tag
             && !is_tag(tag)
         {
+            let wrong = tag
+                .chars()
+                .find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c)));
+            let found = wrong.map_or_else(String::new, |c| format!(", not {}", quoted(c)));
             return Err(refuse(&format!(
-                "`{tag}` is not a tag: at most 128 letters, digits, `_`, `.` and `-`"
+                "`{tag}` is not a tag: at most 128 letters, digits, `_`, `.` and `-`, not first `.` or `-`{found}"
             )));
         }
         if path.is_empty() {
@@ -173,9 +177,13 @@ impl FromStr for ImageRef {
             )));
         }
         if !path.split('/').all(is_path_component) {
-            return Err(refuse(
-                "the repository's name holds a character or separator that is not allowed",
-            ));
+            let wrong = path
+                .chars()
+                .find(|c| !(c.is_ascii_alphanumeric() || "/_.-".contains(*c)));
+            return Err(refuse(&match wrong {
+                Some(c) => format!("the repository's name must not hold {}", quoted(c)),
+                None => "the repository's name holds a separator where none is allowed".to_owned(),
+            }));
         }
         let repository = match registry {
             "docker.io" if !path.contains('/') => format!("library/{path}"),
@@ -197,6 +205,15 @@ impl FromStr for ImageRef {
             digest,
             is_short,
         })
+    }
+}
+
+/// Names a character, also one that cannot be seen.
+fn quoted(c: char) -> String {
+    match c {
+        ' ' => "a blank".to_owned(),
+        c if c.is_control() || c.is_whitespace() => format!("`{}`", c.escape_default()),
+        c => format!("`{c}`"),
     }
 }
 

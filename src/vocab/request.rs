@@ -5,21 +5,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CacheFrom, CacheTo, GitRef, ImageRef, Platform, RequiredIsolation, Rung, Secret, StorageDriver,
+    CacheFrom, CacheTo, GitRef, Handover, ImageRef, Platform, RequiredIsolation, Rung, Secret,
+    StorageDriver,
 };
 
 /// Everything that one `builder build` means.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BuildRequest {
     /// The state directory.
     pub root: PathBuf,
     /// State directories that are only read, looked into in this order after that one.
     pub lower_roots: Vec<PathBuf>,
     pub context: ContextSource,
+    /// Laid over the context, later ones over earlier ones.
+    pub overlays: Vec<ContextOverlay>,
     pub dockerfile: DockerfileSource,
     /// Names of the result, as given by `-t`; each full.
     pub tags: Vec<ImageRef>,
     pub target: Option<String>,
+    /// Stages that must succeed too before anything is delivered, each once.
+    pub stages_beside: Vec<String>,
     /// In the order given; a value that the environment supplied is already filled in, a name without a value is left out.
     pub build_args: Vec<(String, String)>,
     pub labels: Vec<(String, String)>,
@@ -32,8 +37,16 @@ pub struct BuildRequest {
     /// Ask the registry even where the local store has the image.
     pub pull: bool,
     pub no_cache: bool,
+    /// Whether it is told under which keys results were found.
+    pub explain: bool,
+    /// Whether the files of the result are counted by directory, which reads the names of all of them.
+    pub counts_files: bool,
+    /// Whether it is told what the steps are made from.
+    pub tells_chart: bool,
     /// Stage names whose steps are not taken from the cache.
     pub no_cache_filter: Vec<String>,
+    /// Results of steps are kept and found under it alone.
+    pub cache_version: Option<String>,
     pub named_contexts: Vec<(String, NamedContext)>,
     /// Lines for /etc/hosts of RUN: name, address.
     pub add_hosts: Vec<(String, String)>,
@@ -69,15 +82,48 @@ pub struct BuildRequest {
     pub ignore_immutable_tags: bool,
     pub iidfile: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
+    pub digest_files: DigestFiles,
+    pub handover: Handover,
+    /// Indexes of the state directory that the result is added to.
+    pub local_indexes: Vec<ImageRef>,
+    /// Stands for the ignore files of the context.
+    pub ignore_file: Option<PathBuf>,
     /// `SOURCE_DATE_EPOCH` of the environment; the build argument of that name goes before it.
     pub source_date_epoch: Option<String>,
     pub registry: RegistryOptions,
+    /// Commands that must succeed in each image before anything is delivered.
+    pub smoke: Vec<Vec<String>>,
+    pub on_failure: OnFailure,
+}
+
+/// What is done when a RUN has failed and the other steps have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    #[default]
+    End,
+    /// This command runs in the root of the failed step, on the user's terminal.
+    Shell(Vec<String>),
+    /// The root of the failed step is written to a file with what is known of it.
+    Save(PathBuf),
+}
+
+/// Files that tell the next job what was built, in the form of kaniko's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DigestFiles {
+    /// The digest of the manifest or index and nothing else.
+    pub digest: Option<PathBuf>,
+    /// A line `NAME@DIGEST` for each name.
+    pub name: Option<PathBuf>,
+    /// A line `NAME:TAG@DIGEST` for each name.
+    pub name_and_tag: Option<PathBuf>,
 }
 
 /// Where the build context comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContextSource {
     Directory(PathBuf),
+    /// A tar of this machine.
+    Archive(PathBuf),
     /// `-`: a tar, or a Dockerfile without a context.
     Stdin,
     Git(GitRef),
@@ -85,10 +131,35 @@ pub enum ContextSource {
     Http(String),
 }
 
-/// Where the Dockerfile comes from.
+impl Default for ContextSource {
+    /// The working directory.
+    fn default() -> ContextSource {
+        ContextSource::Directory(PathBuf::from("."))
+    }
+}
+
+/// `--context-overlay SRC[:DEST]`
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextOverlay {
+    pub source: OverlaySource,
+    /// In the context: relative and clean; empty is its root.
+    pub dest: String,
+    /// The destination was written as a directory, with a `/` at its end.
+    pub is_into: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OverlaySource {
+    /// A directory, an archive or another file.
+    Path(PathBuf),
+    Http(String),
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DockerfileSource {
     /// `Dockerfile`, else `dockerfile`, in the context.
+    #[default]
     Default,
     /// `-f FILE`: relative to the working directory, as `docker build` has it.
     ///
@@ -340,6 +411,8 @@ pub enum OutputSpec {
     /// `type=tar,dest=…`: the root file system. `dest` `-` is standard output.
     Tar {
         dest: PathBuf,
+        /// `target=…`: the files of this stage, which is among those beside.
+        stage: Option<String>,
         epoch: Epoch,
         /// `platform-split=…`: a directory for each platform. `None`: where there are several.
         split: Option<bool>,
@@ -347,6 +420,8 @@ pub enum OutputSpec {
     /// `type=local,dest=…`: the root file system as a directory.
     Local {
         dest: PathBuf,
+        /// As for `Tar`.
+        stage: Option<String>,
         epoch: Epoch,
         /// As for `Tar`.
         split: Option<bool>,
@@ -380,7 +455,7 @@ pub struct RegistryOptions {
     /// `--registry-mirror HOST=URL`, in order.
     pub mirrors: Vec<(String, String)>,
     /// `--insecure-registry HOST[:PORT]`: plain HTTP, and TLS without a check where HTTPS answers. Loopback hosts are always
-    /// tried with plain HTTP after HTTPS.
+    /// tried with plain HTTP after HTTPS. `*` is every registry.
     pub insecure: Vec<String>,
     /// `--authfile`: read in place of the file that `REGISTRY_AUTH_FILE` names.
     pub auth_file: Option<PathBuf>,
@@ -388,6 +463,14 @@ pub struct RegistryOptions {
     pub accounts: Vec<RegistryAccount>,
     /// `--cert-dir DIR`: certificates for every registry, instead of the directories of single hosts.
     pub cert_dir: Option<PathBuf>,
+    /// `--registry-certificate HOST=FILE`: authorities that are believed about one registry, besides all others.
+    pub authorities: Vec<(String, PathBuf)>,
+    /// `--registry-client-cert HOST=CERT,KEY`: what one registry is shown.
+    pub identities: Vec<(String, PathBuf, PathBuf)>,
+    /// `--retry`: attempts after the first; `None`: the usual number.
+    pub retries: Option<u32>,
+    /// `--retry-delay`: the first pause; each next one is twice as long.
+    pub retry_delay: Option<Duration>,
 }
 
 /// A user name and a password for one registry.

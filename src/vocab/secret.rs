@@ -29,3 +29,53 @@ impl<T> fmt::Display for Secret<T> {
         f.write_str("***")
     }
 }
+
+/// Tells whether one of the words of a name, between `_`, speaks of a secret, and none says that it is not one.
+pub fn names_a_secret(name: &str) -> bool {
+    const SECRET: [&str; 10] = [
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
+    ];
+    const NOT_SECRET: [&str; 3] = ["public", "file", "version"];
+    let name = name.to_lowercase();
+    let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
+    has(&SECRET) && !has(&NOT_SECRET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_a_secret;
+
+    #[test]
+    fn names_of_secrets() {
+        for name in [
+            "API_KEY",
+            "auth",
+            "GITHUB_TOKEN",
+            "secret_message",
+            "MY_PASSWORD_X",
+            "_key_",
+        ] {
+            assert!(names_a_secret(name), "{name}");
+        }
+        for name in [
+            "PUBLIC_KEY",
+            "TOKEN_FILE",
+            "KEY_VERSION",
+            "MONKEY",
+            "AUTHOR",
+            "",
+            "KEYS",
+        ] {
+            assert!(!names_a_secret(name), "{name}");
+        }
+    }
+}

@@ -115,7 +115,7 @@ fn open_regular(source: &Source, path: &[u8]) -> io::Result<Option<File>> {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&b""[..], path),
     };
-    let parent = source.open(parent).map_err(io::Error::other)?;
+    let parent = source.open_holder(parent, name).map_err(io::Error::other)?;
     // Not blocking: the name may belong to a FIFO.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&parent, name, flags, Mode::empty()) {

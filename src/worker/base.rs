@@ -195,7 +195,7 @@ impl Machine<'_> {
         // Decompressing is about as much work as all the rest.
         let tar = ReadAhead::new(tar).map_err(|error| failed(&error))?;
         let mut tar = DigestingReader::new(tar);
-        apply_layer(&mut tar, &pending.fs(), self.store.ownership())
+        let applied = apply_layer(&mut tar, &pending.fs(), self.store.ownership())
             .map_err(|error| failed(&error))?;
         // What follows the end of the archive belongs to the digests too.
         io::copy(&mut tar, &mut io::sink()).map_err(|error| failed(&error))?;
@@ -211,7 +211,10 @@ impl Machine<'_> {
             return Err(failed(&error));
         }
         blob.finish().map_err(|error| failed(&error))?;
-        let size = tree_size(&pending.fs()).map_err(|error| failed(&error))?;
+        let size = match applied.has_replaced {
+            true => tree_size(&pending.fs()).map_err(|error| failed(&error))?,
+            false => applied.bytes,
+        };
         pending.commit(&id, size).map_err(store_failed)?;
         match layer {
             Missing::Shared(id, form) => self.remember_shared(id, form),

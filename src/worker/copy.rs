@@ -370,7 +370,7 @@ fn with_single<T>(
         Some(at) => (&root.path[..at], &root.path[at + 1..]),
         None => (&b""[..], &root.path[..]),
     };
-    let parent = source.open(parent)?;
+    let parent = source.open_holder(parent, last)?;
     let changed = || ContextError::Changed {
         path: String::from_utf8_lossy(&root.path).into_owned().into(),
     };

@@ -9,15 +9,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::time::SystemTime;
 
 use crate::plan::Op;
 use crate::store::{Packed, Record, Store, StoreError};
 use crate::vocab::{
-    CacheKey, Digest, KeyBuilder, KeyComponent, LayerForm, LayerId, ResultId, Sha256, Timestamp,
+    CacheKey, Digest, KeyBuilder, KeyComponent, LayerForm, LayerId, ResultId, Sha256,
 };
 
 use super::machine::LocalDirectory;
+use super::steps::now;
 
 /// Names what is likely to give similar layers.
 pub(super) struct Place {
@@ -88,16 +88,10 @@ impl Place {
         if packed.members.len() < 2 {
             return Ok(());
         }
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
         let record = Record {
             result: ResultId(packed.blob.digest),
             layer: Some(layer),
-            created: Timestamp {
-                seconds: since.as_secs() as i64,
-                nanoseconds: since.subsec_nanos(),
-            },
+            created: now(),
             size: packed.blob.size,
             duration_ms: 0,
             description: format!("packed: {name}"),

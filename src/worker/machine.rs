@@ -10,15 +10,18 @@ use crate::plan::{Graph, Local, Op};
 use crate::registry::{Client, RegistryError, Threads};
 use crate::rootfs::Trees;
 use crate::sandbox::StepGroups;
-use crate::solve::{ChainLayer, Held, Job, Reading, StepError, StepResult, Worker};
+use crate::solve::{ChainLayer, Held, Job, Miss, Reading, StepError, StepResult, Worker};
 use crate::store::{Lock, Record, Store, StoreError, TryLock};
 use crate::vocab::{
-    CacheKey, Cancel, Digest, EventSink, ExitCode, KeyComponent, LayerForm, LayerId,
+    CacheKey, Cancel, Digest, EventSink, ExitCode, KeyComponent, LayerForm, LayerId, Reason,
     RegistryOptions, StorageDriver, VertexId,
 };
 
 use super::ahead::{Ahead, Destination};
 use super::below::Below;
+use super::digests::Digests;
+use super::failed::FailedStep;
+use super::ingredients::Ingredients;
 use super::root::Root;
 use super::shared::Caches;
 use super::slots::Slots;
@@ -28,6 +31,8 @@ use super::{Credentials, Means};
 
 /// What a machine is told once per build.
 pub struct Setup {
+    /// What the Dockerfile is called.
+    pub dockerfile: String,
     /// Host directories by the name of their context (`None`: the main one), with what to leave out.
     pub locals: BTreeMap<Option<String>, LocalDirectory>,
     pub registry: RegistryOptions,
@@ -39,6 +44,8 @@ pub struct Setup {
     pub destinations: Vec<Destination>,
     /// The time of working directories that a RUN has to make; where the user set one.
     pub epoch: Option<i64>,
+    /// The root of the first RUN that fails is kept for who looks into it.
+    pub keeps_failed: bool,
 }
 
 /// A directory of the host that steps copy from.
@@ -50,6 +57,8 @@ pub struct LocalDirectory {
     pub ignore_text: String,
     /// It goes when the build ends: nothing is remembered of it.
     pub is_temporary: bool,
+    /// A directory that is laid over it.
+    pub overlay: Option<PathBuf>,
 }
 
 /// Performs steps with the store at hand.
@@ -57,6 +66,8 @@ pub struct Machine<'a> {
     pub(super) store: &'a Store,
     pub(super) setup: Setup,
     sources: Mutex<BTreeMap<Option<String>, std::sync::Arc<Source>>>,
+    digests: Digests,
+    pub(super) ingredients: Ingredients,
     /// Trees that came from elsewhere and are open.
     pub(super) fetched: Mutex<Vec<(Op, std::sync::Arc<Source>)>>,
     /// Where bases that are unpacked are shown.
@@ -86,6 +97,8 @@ pub struct Machine<'a> {
     /// How roots are put together; empty for as long as nothing is executed.
     pub(super) driver: OnceLock<StorageDriver>,
     pub(super) trees: OnceLock<Trees>,
+    /// The first step that failed; an error is why it could not be kept.
+    pub(super) failed: Mutex<Option<Result<FailedStep, StepError>>>,
 }
 
 impl<'a> Machine<'a> {
@@ -112,9 +125,11 @@ impl<'a> Machine<'a> {
                 std::mem::take(&mut setup.caches.mounts_from),
                 std::mem::take(&mut setup.caches.mounts_to),
             ),
+            ingredients: Ingredients::new(&setup.dockerfile, &setup.locals),
             early,
             setup,
             sources: Mutex::default(),
+            digests: Digests::default(),
             fetched: Mutex::default(),
             events,
             unpacking: Mutex::default(),
@@ -127,6 +142,7 @@ impl<'a> Machine<'a> {
             making: Mutex::new(()),
             driver: OnceLock::new(),
             trees: OnceLock::new(),
+            failed: Mutex::default(),
         }
     }
 
@@ -190,7 +206,17 @@ impl<'a> Machine<'a> {
             .map_err(|error| {
                 StepError::new(ExitCode::Source, "cannot open the build context").caused_by(&error)
             })?
-            .with_ignore_text(local.ignore_text.clone());
+            .with_ignore_text(local.ignore_text.clone())
+            .with_threads(self.setup.means.threads);
+        if let Some(overlay) = &local.overlay {
+            source = source.under(overlay).map_err(|error| {
+                StepError::new(
+                    ExitCode::Source,
+                    "cannot open what is laid over the build context",
+                )
+                .caused_by(&error)
+            })?;
+        }
         if !local.is_temporary {
             source = source.with_stat_cache(self.store.stat_cache_path(&local.path));
         }
@@ -293,6 +319,7 @@ impl Worker for Machine<'_> {
             alias_of: None,
         };
         self.note(key, &record);
+        self.ingredients.note_success(key);
         self.store
             .put_record(key, &record)
             .map_err(|error| Machine::store_failed(&error))
@@ -316,15 +343,25 @@ impl Worker for Machine<'_> {
     }
 
     fn local_digest(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError> {
+        match self.digests.get(local, reading) {
+            Some(known) => Ok(known),
+            None => self.local_digest_now(local, reading),
+        }
+    }
+
+    fn local_digest_now(&self, local: &Local, reading: &Reading<'_>) -> Result<Digest, StepError> {
         let source = self.source(local)?;
         let selection = select_for(&source, reading)?;
-        selection.digest(&source).map_err(|error| {
+        let (digest, listing) = selection.digest_and_listing(&source).map_err(|error| {
             StepError::new(
                 ExitCode::Source,
                 format!("cannot read `{}` of the build context", reading.pattern),
             )
             .caused_by(&error)
-        })
+        })?;
+        self.ingredients.note_listing(digest, listing);
+        self.digests.insert(local, reading, digest);
+        Ok(digest)
     }
 
     fn tree_digest(
@@ -342,17 +379,23 @@ impl Worker for Machine<'_> {
             }
         };
         let digest = select_for(&source, reading).and_then(|selection| {
-            selection.digest(&source).map_err(|error| {
+            selection.digest_and_listing(&source).map_err(|error| {
                 StepError::new(ExitCode::Step, format!("cannot read `{}`", reading.pattern))
                     .caused_by(&error)
             })
         });
         self.layers_stay()?;
-        digest
+        let (digest, listing) = digest?;
+        self.ingredients.note_listing(digest, listing);
+        Ok(digest)
     }
 
     fn root_facts(&self, job: &Job<'_>) -> Result<Option<Digest>, StepError> {
         self.facts(job)
+    }
+
+    fn explain(&self, miss: &Miss<'_>) -> Vec<Reason> {
+        self.explain_miss(miss)
     }
 
     fn execute(&self, job: &Job<'_>) -> Result<StepResult, StepError> {
@@ -373,6 +416,7 @@ impl Worker for Machine<'_> {
         graph: &Graph,
         root: &[ChainLayer],
         leaves: bool,
+        events: &dyn EventSink,
         cancel: &Cancel,
     ) -> Result<(), StepError> {
         let Some(top) = root.last() else {
@@ -380,7 +424,7 @@ impl Worker for Machine<'_> {
         };
         if !self.is_packed(&top.id(), leaves) {
             for form in self.forms_of(leaves) {
-                self.pack_layer(graph, root, form, cancel)?;
+                self.pack_layer(graph, root, form, events, cancel)?;
             }
         }
         if leaves {

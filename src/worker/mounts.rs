@@ -73,6 +73,11 @@ impl Given {
     }
 }
 
+/// Has what lies inside another mount come after it, whatever the order in the file; equal targets keep theirs.
+pub(super) fn in_order(mounts: &mut [RunMount]) {
+    mounts.sort_by(|a, b| a.target.split('/').cmp(b.target.split('/')));
+}
+
 impl Machine<'_> {
     /// Prepares everything that a RUN asks for. Waits for caches that it may not share.
     pub(super) fn given(&self, job: &Job<'_>, run: &Run) -> Result<Given, StepError> {
@@ -130,10 +135,7 @@ impl Machine<'_> {
             }
         }
         super::devices::give(&run.devices, &mut given)?;
-        // What lies inside another mount comes after it, whatever the order in the file; equal targets keep theirs.
-        given
-            .mounts
-            .sort_by(|a, b| a.target.split('/').cmp(b.target.split('/')));
+        in_order(&mut given.mounts);
         Ok(given)
     }
 

@@ -1,7 +1,7 @@
 //! A layer's second product: diff → tar → hash → compress → hash → blob, each byte read once. Where nobody needs the first one, the
 //! files, a copy's layer is packed straight from its sources.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use crate::layer::{Entry, LayerWriter};
@@ -10,7 +10,8 @@ use crate::rootfs::{RootfsError, Times, Tree, write_layer};
 use crate::solve::{ChainLayer, Job, StepError};
 use crate::store::{BlobWriter, Packed, PackedMember};
 use crate::vocab::{
-    CacheKey, Cancel, Descriptor, DiffId, ExitCode, KeyBuilder, LayerForm, LayerId,
+    CacheKey, Cancel, Descriptor, DiffId, Event, EventSink, ExitCode, KeyBuilder, LayerForm,
+    LayerId, VertexId,
 };
 
 use super::Machine;
@@ -25,6 +26,7 @@ impl Machine<'_> {
         graph: &Graph,
         root: &[ChainLayer],
         form: LayerForm,
+        events: &dyn EventSink,
         cancel: &Cancel,
     ) -> Result<(), StepError> {
         let Some((top @ ChainLayer::Built { step, id }, below)) = root.split_last() else {
@@ -54,7 +56,7 @@ impl Machine<'_> {
             _ => self.lowers(graph, below, cancel)?,
         };
         let times = times_of(form);
-        let fill = |writer: &mut LayerWriter<BlobWriter>| {
+        let fill = |writer: &mut LayerWriter<Told<'_>>| {
             let written = write_layer(&upper, &lowers, times, writer, cancel);
             written.map(Some).map_err(|error| {
                 let mut failure = pack_failed(&error);
@@ -64,7 +66,7 @@ impl Machine<'_> {
                 failure
             })
         };
-        self.pack_by(graph, *step, id, form, fill).map(drop)
+        self.pack_by(graph, *step, id, form, events, fill).map(drop)
     }
 
     /// Packs the layer of a step out of what `fill` writes; not where that gives up.
@@ -74,10 +76,12 @@ impl Machine<'_> {
         step: StepId,
         id: &LayerId,
         form: LayerForm,
-        fill: impl FnOnce(&mut LayerWriter<BlobWriter>) -> Result<Option<T>, StepError>,
+        events: &dyn EventSink,
+        fill: impl FnOnce(&mut LayerWriter<Told<'_>>) -> Result<Option<T>, StepError>,
     ) -> Result<Option<T>, StepError> {
         let store_failed = |error| Machine::store_failed(&error);
         let blob = self.store.blob_writer().map_err(store_failed)?;
+        let blob = Told::new(blob, step, events);
         let mut writer = LayerWriter::new(blob, form.compression, self.setup.means.threads);
         let place = Place::of(&graph.steps[step.0].op, &self.setup.locals, form);
         if let Some(kept) = place.kept_members(self.store, form) {
@@ -91,7 +95,7 @@ impl Machine<'_> {
             class: ExitCode::Store,
             ..pack_failed(&error)
         })?;
-        blob.commit(&packed.digest).map_err(store_failed)?;
+        blob.writer.commit(&packed.digest).map_err(store_failed)?;
         let packed = Packed {
             diff_id: DiffId(packed.diff_id.0),
             blob: Descriptor {
@@ -148,11 +152,56 @@ impl Machine<'_> {
         if self.store.has_layer(&id) {
             return Ok(None);
         }
-        let fill = |writer: &mut LayerWriter<BlobWriter>| {
+        let fill = |writer: &mut LayerWriter<Told<'_>>| {
             let mut put = |entry: Entry, content: &mut dyn Read| writer.entry(&entry, content);
             outline(tree, items, options, job.cancel, &mut put).map_err(|error| copy_failed(&error))
         };
-        self.pack_by(job.graph, job.step, &id, form, fill)
+        self.pack_by(job.graph, job.step, &id, form, job.events, fill)
+    }
+}
+
+/// A blob in the making that says how long it is by now.
+struct Told<'a> {
+    writer: BlobWriter,
+    vertex: VertexId,
+    events: &'a dyn EventSink,
+    written: u64,
+    told: u64,
+}
+
+impl<'a> Told<'a> {
+    /// Layers that are smaller are packed before anybody asks.
+    const STRIDE: u64 = 1 << 20;
+
+    fn new(writer: BlobWriter, step: StepId, events: &'a dyn EventSink) -> Told<'a> {
+        Told {
+            writer,
+            vertex: VertexId(step.0 as u32),
+            events,
+            written: 0,
+            told: 0,
+        }
+    }
+}
+
+impl Write for Told<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.writer.write(bytes)?;
+        self.written += count as u64;
+        if self.written - self.told >= Told::STRIDE {
+            self.told = self.written;
+            self.events.emit(Event::Progress {
+                vertex: self.vertex,
+                what: "layer".to_owned(),
+                done: self.written,
+                total: 0,
+            });
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 

@@ -62,6 +62,10 @@ fn usage() {
     lab.dockerfile("FROM scratch\n");
     lab.build(&["--no-such-flag"]).fails(2, &["--no-such-flag"]);
     lab.build(&["-o", "type=nope"]).fails(2, &["type"]);
+    lab.build(&["--push"]).fails(
+        2,
+        &["nothing says where to push to", "-t REGISTRY/NAME:TAG"],
+    );
     lab.build(&["-t", "UPPER"]).fails(2, &["UPPER"]);
     lab.build(&["--platform", "a/b/c/d"]).fails(2, &["a/b/c/d"]);
     lab.builder(&["nope"]).fails(2, &["nope"]);
@@ -176,4 +180,28 @@ fn a_full_disk_is_told_and_the_next_build_works() {
     full.fails(9, &["disk is full", "Dockerfile:2", "prune"]);
     small.succeeds();
     sound.succeeds();
+}
+
+#[test]
+fn a_tag_that_is_not_there_is_answered_with_those_that_are() {
+    let lab = Lab::new();
+    let registry = crate::support::registry::FakeRegistry::start();
+    let manifest = br#"{"schemaVersion":2}"#;
+    for tag in ["1.2.3", "1.2.4", "latest"] {
+        registry.put_manifest(
+            "app",
+            tag,
+            "application/vnd.oci.image.manifest.v1+json",
+            manifest,
+        );
+    }
+    lab.dockerfile(&format!("FROM {}/app:1.2.5\n", registry.host()));
+    lab.build(&["--insecure-registry", &registry.host()]).fails(
+        4,
+        &[
+            "the repository has no tag `1.2.5`, but these: 1.2.",
+            "1.2.4",
+            "latest",
+        ],
+    );
 }

@@ -192,6 +192,7 @@ fn share(server: &Server, prepare: &dyn Fn(&Lab, &mut Command)) {
         listed.contains("total: 14 steps, 1 cache mount: "),
         "{listed}"
     );
+    let before = listed;
     let pruned = upkeep(&["prune", "--keep-last=8"]);
     assert!(
         pruned.contains("removed 7 steps, 0 cache mounts; up to "),
@@ -206,7 +207,8 @@ fn share(server: &Server, prepare: &dyn Fn(&Lab, &mut Command)) {
     third.file("main.c", "int other;\n");
     third.dockerfile(&text.replace("tr a-z", "test -s /c/kept; tr a-z"));
     let again = build(&third, &["-t", &name, "--load"]);
-    assert_eq!(again.succeeds().executed(), 0, "{}", again.stderr);
+    let executed = again.succeeds().executed();
+    assert_eq!(executed, 0, "{}\n{before}{pruned}{listed}", again.stderr);
     upkeep(&["prune", "--max-size=0"]);
     let listed = upkeep(&["ls"]);
     assert!(

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
+pub mod browser;
 pub mod http;
 pub mod image;
 pub mod lab;
@@ -10,3 +11,4 @@ pub mod objects;
 pub mod power;
 pub mod registry;
 pub mod repository;
+pub mod terminal;

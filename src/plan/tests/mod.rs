@@ -45,6 +45,7 @@ struct Case<'a> {
     fixed: BTreeMap<String, Platform>,
     ignore: Option<IgnorePatterns>,
     all_stages: bool,
+    beside: Vec<String>,
     unknown: Vec<BaseKey>,
 }
 
@@ -76,6 +77,7 @@ fn case(text: &str) -> Case<'_> {
         ignore: None,
         all_stages: false,
         unknown: Vec::new(),
+        beside: Vec::new(),
     }
 }
 
@@ -133,6 +135,7 @@ impl<'a> Case<'a> {
                 Some(Err(url)) => MainContext::Http(url),
             },
             target: self.target,
+            beside: &self.beside,
             build_args: &self.build_args,
             labels: &self.labels,
             platforms: &self.platforms,
@@ -145,6 +148,7 @@ impl<'a> Case<'a> {
             ulimits: &[],
             no_cache: self.no_cache,
             no_cache_filter: &self.no_cache_filter,
+            cache_version: None,
             source_date_epoch: self.epoch,
             context_time: self.context_time,
             linting: Linting {

@@ -126,3 +126,74 @@ fn ipv6_addresses_are_hosts_of_images_mirrors_and_directories() {
     let said = told(&machine.client().resolve(&name).unwrap_err());
     assert!(said.contains("not valid for name"), "{said}");
 }
+
+#[test]
+fn certificates_of_the_command_line_are_for_one_registry() {
+    let fake = tls_registry(SERVER, SERVER_KEY, true);
+    let machine = Machine::new();
+    machine.hosts(&["reg.test", "other.test"]);
+    let authority = machine.write("ca.crt", AUTHORITY);
+    let chain = machine.write("me.cert", CLIENT);
+    let key = machine.write("me.key", CLIENT_KEY);
+    let client = |host: &str| {
+        machine.client_with(
+            &[],
+            RegistryOptions {
+                authorities: vec![(host.to_owned(), authority.clone().into())],
+                identities: vec![(host.to_owned(), chain.clone().into(), key.clone().into())],
+                ..RegistryOptions::default()
+            },
+        )
+    };
+    let host = format!("reg.test:{}", fake.port());
+    let name = parsed(&format!("{host}/a:1"));
+    client(&host).resolve(&name).unwrap();
+    client("REG.test").resolve(&name).unwrap();
+    client("other.test").resolve(&name).unwrap_err();
+    client("reg.test:1").resolve(&name).unwrap_err();
+}
+
+#[test]
+fn a_star_is_every_registry_and_no_plain_download() {
+    let fake = tls_registry(SELF_SIGNED, SELF_SIGNED_KEY, false);
+    let machine = Machine::new();
+    machine.hosts(&["reg.test"]);
+    let name = parsed(&format!("reg.test:{}/a:1", fake.port()));
+    machine.client().resolve(&name).unwrap_err();
+    let options = RegistryOptions {
+        insecure: vec!["*".to_owned()],
+        ..RegistryOptions::default()
+    };
+    machine
+        .client_with(&[], options.clone())
+        .resolve(&name)
+        .unwrap();
+    let rules = super::super::rules::Rules::new(&options).unwrap();
+    assert!(rules.is_insecure("reg.test"));
+    assert!(!rules.for_downloads().is_insecure("reg.test"));
+}
+
+#[test]
+fn attempts_are_as_many_as_the_user_says() {
+    use std::time::Duration;
+
+    use super::super::retry::Tuning;
+
+    let tuning = |retries, retry_delay| {
+        let options = RegistryOptions {
+            retries,
+            retry_delay,
+            ..RegistryOptions::default()
+        };
+        let tuning = Tuning::default().asked(&options);
+        (tuning.tries, tuning.pause, tuning.longest_pause)
+    };
+    let usual = Tuning::default();
+    assert_eq!(
+        tuning(None, None),
+        (usual.tries, usual.pause, usual.longest_pause)
+    );
+    let minute = Duration::from_secs(60);
+    assert_eq!(tuning(Some(0), Some(minute)), (1, minute, minute));
+    assert_eq!(tuning(Some(u32::MAX), None).0, u32::MAX);
+}
