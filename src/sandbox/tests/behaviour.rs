@@ -63,8 +63,8 @@ fn the_command_is_pid_1_of_its_own_world() {
     sandbox();
     check("echo $$; set -- /proc/[0-9]*; echo $#", "1\n1");
     check(
-        "readlink /proc/self/exe; ls /proc/1/fd; true",
-        "/bin/busybox\n0\n1\n2",
+        "case $(readlink /proc/self/exe) in /bin/readlink | /bin/busybox) ls /proc/1/fd;; esac; true",
+        "0\n1\n2",
     );
     check("hostname", "buildbox");
     check(

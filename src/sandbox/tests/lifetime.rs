@@ -157,6 +157,10 @@ fn bereaved() {
 #[test]
 fn signals_raise_the_flag_and_the_second_interrupt_ends() {
     as_subject!(signals_raise_the_flag_and_the_second_interrupt_ends);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the default handler. Whoever runs the tests behind a shell's `&` ignores one of them, and that would stay so.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     let cancel = Cancel::new();
     raise_on_signals(&cancel).unwrap();
     assert!(matches!(

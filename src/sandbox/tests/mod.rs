@@ -231,7 +231,8 @@ impl Root {
             for entry in fs::read_dir(&directory).unwrap() {
                 let entry = entry.unwrap();
                 let name = entry.path().strip_prefix(self.path()).unwrap().to_owned();
-                if name.starts_with("bin") || name.starts_with("lib") {
+                // `lib64` too.
+                if name.starts_with("bin") || name.to_string_lossy().starts_with("lib") {
                     continue;
                 }
                 let metadata = entry.metadata().unwrap();
