@@ -19,7 +19,8 @@ use rustix::io::Errno;
 use super::super::listener::Answer;
 use super::super::ptrace::{self, Registers};
 use super::super::supervision::{Caller, Supervision};
-use super::execution::{Executing, Phase, Replacement};
+use super::follow::{Executing, Phase};
+use super::replacement::Replacement;
 
 /// What is done with the descriptor.
 pub(super) enum Goal {

@@ -1,10 +1,9 @@
 //! The calls whose arguments are changed: execve, execveat and chdir.
 //!
 //! The thread stands at the call. What it asked for is found in the root, and the call gets the host's path for it, with the
-//! arguments that [`exec`](super::super::exec) plans. Both lie in the caller's memory, in [`rooms`](super::rooms); if there is
-//! none yet, the thread makes another call first, which brings some, and then its own once more.
+//! arguments that [`exec`](super::super::exec) plans: a [`Replacement`], or a descriptor where the kernel has no path.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -16,8 +15,6 @@ use rustix::io::Errno;
 
 use crate::vocab::FileId;
 
-use super::super::calls::{Traced, traced};
-use super::super::credentials::Credentials;
 use super::super::elf::{self, Program, SCRIPT_HEAD};
 use super::super::exec::{self, Files, NAME_OPTION, Way};
 use super::super::family;
@@ -25,11 +22,11 @@ use super::super::guest::{Last, Native, Node, Opened};
 use super::super::identity::{Executable, FileCapabilities};
 use super::super::memory::Memory;
 use super::super::permission::{EXECUTE, file_id};
-use super::super::ptrace::{self, Registers, Stop};
 use super::super::supervision::{Caller, Supervision};
-use super::detour::{Detour, Goal};
-use super::rooms::Rooms;
-use super::{Path, Service};
+use super::Path;
+use super::detour::Goal;
+use super::follow::Executing;
+use super::replacement::Replacement;
 
 /// More pointers than any call can have: each points to a byte at least, and all are limited to a quarter of the stack.
 const MOST_ARGUMENTS: usize = 1 << 20;
@@ -37,15 +34,9 @@ const MOST_ARGUMENTS: usize = 1 << 20;
 const LONGEST_ARGUMENT: usize = 131_072;
 /// Loaders are smaller than this.
 const LARGEST_LOADER: u64 = 16 << 20;
-
+/// What is known of programs.
 #[derive(Debug, Default)]
-pub(super) struct Execution {
-    /// The first process, whose end is the command's.
-    first: Option<i32>,
-    ended: Option<Followed>,
-    phases: HashMap<i32, Phase>,
-    /// Children that stood still before their parents told of them.
-    strangers: HashSet<i32>,
+pub(super) struct Programs {
     /// Whether a loader knows [`NAME_OPTION`], by file and time of change.
     loaders: HashMap<(FileId, i64, u32), bool>,
     /// Copies of programs that name their loader by its path on the host.
@@ -53,47 +44,8 @@ pub(super) struct Execution {
     made: u32,
 }
 
-/// What a thread that went on is doing.
-pub(super) enum Phase {
-    /// Getting room, at its first call's registers; then it is where it was.
-    Mapping {
-        registers: Registers,
-        length: u64,
-        then: Option<Box<Phase>>,
-    },
-    /// Executing, if the kernel agrees.
-    Executing(Executing),
-    /// At a call whose end is waited for.
-    Calling,
-    Detour(Box<Detour>),
-}
-
-impl std::fmt::Debug for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Phase::Mapping { .. } => "Mapping",
-            Phase::Executing(_) => "Executing",
-            Phase::Calling => "Calling",
-            Phase::Detour(_) => "Detour",
-        })
-    }
-}
-
-/// How the command's first process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::sandbox) enum Followed {
-    Exited(i32),
-    Killed(i32),
-}
-
-/// What a process is when it executes something.
-pub(super) struct Executing {
-    executable: family::Executable,
-    who: Credentials,
-}
-
 /// What becomes of a call.
-enum Next {
+pub(super) enum Next {
     /// The kernel makes it as it is.
     Same(Option<Executing>),
     Other(Replacement),
@@ -101,397 +53,8 @@ enum Next {
     ByDescriptor(OwnedFd, Goal),
 }
 
-/// Other arguments for a call.
-pub(super) struct Replacement {
-    /// What the path becomes, at which argument, and whether others are cleared.
-    path: CString,
-    path_at: usize,
-    /// The pointers of the new first arguments come before the rest of the old ones.
-    arguments: Option<(Vec<Vec<u8>>, Vec<u64>)>,
-    then: Option<Executing>,
-    /// The program, in place of the path, which is empty.
-    pub(super) descriptor: Option<u64>,
-}
-
-impl Service {
-    pub(super) fn phase(&self, thread: i32) -> Option<&Phase> {
-        self.execution.phases.get(&thread)
-    }
-
-    pub(super) fn set_phase(&mut self, thread: i32, phase: Phase) {
-        self.execution.phases.insert(thread, phase);
-    }
-
-    pub(super) fn take_phase(&mut self, thread: i32) -> Option<Phase> {
-        self.execution.phases.remove(&thread)
-    }
-}
-
 impl Supervision {
-    /// Begins to follow the command's first process, which stands still or is about to.
-    pub(in crate::sandbox) fn follow_from(&mut self, process: i32) -> Result<(), Errno> {
-        ptrace::seize(process)?;
-        let service = self.service();
-        service.family.begin(process);
-        service.execution.first = Some(process);
-        Ok(())
-    }
-
-    /// Deals with all that the command's threads and the helpers have to tell. Returns how the first process ended, once it
-    /// has.
-    pub(in crate::sandbox) fn follow(&mut self) -> Option<Followed> {
-        while let Ok(Some((thread, stop))) = ptrace::next() {
-            self.stopped(thread, stop);
-        }
-        self.service().execution.ended
-    }
-
-    /// Ends all that is left of the command, and waits for it.
-    pub(in crate::sandbox) fn end_all(&mut self) {
-        self.service().helpers.end_all();
-        loop {
-            let processes: Vec<i32> = self.service().family.processes().collect();
-            for process in processes {
-                // SAFETY: takes two numbers. It is a child that has not been waited for, so the number is its own.
-                unsafe { libc::kill(process, libc::SIGKILL) };
-            }
-            match ptrace::wait_for_next() {
-                Ok(Some((thread, stop))) => self.stopped(thread, stop),
-                Ok(None) => {}
-                // There are none left.
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn stopped(&mut self, thread: i32, stop: Stop) {
-        if self.service().helpers.ended(thread) {
-            return;
-        }
-        // ESRCH of whatever is done to a thread that was killed meanwhile: its end is still to be told.
-        match stop {
-            Stop::Exited(code) => self.gone(thread, Followed::Exited(code)),
-            Stop::Killed(signal) => self.gone(thread, Followed::Killed(signal)),
-            Stop::Seccomp => self.at_call(thread),
-            Stop::CallEnded => self.call_ended(thread),
-            Stop::Executed => {
-                self.executed(thread);
-                ptrace::go_on(thread, 0).ok();
-            }
-            Stop::Forked | Stop::Vforked | Stop::Cloned => {
-                self.has_child(thread);
-                ptrace::go_on(thread, 0).ok();
-            }
-            Stop::GroupStopped => {
-                ptrace::listen(thread).ok();
-            }
-            Stop::Other => {
-                let service = self.service();
-                if service.family.has(thread) {
-                    ptrace::go_on(thread, 0).ok();
-                } else {
-                    service.execution.strangers.insert(thread);
-                }
-            }
-            Stop::Signal(signal) => {
-                ptrace::go_on(thread, signal).ok();
-            }
-        }
-    }
-
-    fn gone(&mut self, thread: i32, how: Followed) {
-        let service = self.service();
-        service.helpers.end_of(thread);
-        let process = service.family.process_of(thread).unwrap_or(thread);
-        service.rooms.leave(process, thread);
-        if process == thread {
-            service.rooms.left(process, thread);
-        }
-        service.family.remove(thread);
-        service.memories.forget(thread);
-        service.execution.phases.remove(&thread);
-        service.execution.strangers.remove(&thread);
-        if service.execution.first == Some(thread) {
-            service.execution.ended = Some(how);
-        }
-    }
-
-    fn has_child(&mut self, parent: i32) {
-        let Ok(child) = ptrace::message(parent) else {
-            return;
-        };
-        let (mut shares, mut is_process) = (false, true);
-        if let Ok(registers) = Registers::of(parent) {
-            let number = libc::c_long::from(registers.number());
-            if number == libc::SYS_clone {
-                let flags = registers.argument(0);
-                shares = flags & libc::CLONE_VM as u64 != 0;
-                is_process = flags & libc::CLONE_THREAD as u64 == 0;
-            }
-            #[cfg(target_arch = "x86_64")]
-            {
-                shares |= number == libc::SYS_vfork;
-            }
-        }
-        let service = self.service();
-        service.family.add(parent, child, is_process);
-        if is_process {
-            let of_parent = service.family.process_of(parent).unwrap_or(parent);
-            service.rooms.forked(of_parent, child, shares);
-        }
-        if service.execution.strangers.remove(&child) {
-            ptrace::go_on(child, 0).ok();
-        }
-    }
-
-    fn executed(&mut self, process: i32) {
-        let former = ptrace::message(process).unwrap_or(process);
-        let service = self.service();
-        service.memories.forget(process);
-        service.memories.forget(former);
-        service.rooms.left(process, former);
-        let phase = service.execution.phases.remove(&former);
-        if former != process {
-            service.execution.phases.remove(&process);
-        }
-        let executing = match phase {
-            Some(Phase::Executing(executing)) => Some(executing),
-            Some(Phase::Detour(detour)) => match *detour {
-                Detour::Executing { executing, .. } => Some(executing),
-                _ => None,
-            },
-            _ => None,
-        };
-        if let Some(executing) = executing {
-            service.family.executes(process, executing.executable);
-            // Fails for one that is gone.
-            self.table.set(process, executing.who).ok();
-        }
-    }
-
-    fn at_call(&mut self, thread: i32) {
-        let Ok(mut registers) = Registers::of(thread) else {
-            ptrace::go_on(thread, 0).ok();
-            return;
-        };
-        if self.resume(thread, &registers) {
-            return;
-        }
-        let caller = self.caller_at(thread, &registers);
-        let done = match traced(registers.number()) {
-            // The command has a filter of its own, and nobody traces for it.
-            None => Err(Errno::NOSYS),
-            Some(Traced::Chdir) => self.chdir(&caller),
-            Some(Traced::Execve) => {
-                let path = Path {
-                    at: libc::AT_FDCWD,
-                    address: registers.argument(0),
-                };
-                self.execve(&caller, path, registers.argument(1), 0, 0)
-            }
-            Some(Traced::Execveat) => {
-                let path = Path {
-                    at: caller.number(0).cast_signed(),
-                    address: registers.argument(1),
-                };
-                let flags = caller.number(4);
-                self.execve(&caller, path, registers.argument(2), flags, 1)
-            }
-        };
-        let done = done.and_then(|next| match next {
-            Next::Same(then) => {
-                if let Some(executing) = then {
-                    self.service()
-                        .set_phase(thread, Phase::Executing(executing));
-                }
-                ptrace::go_on(thread, 0)
-            }
-            Next::Other(replacement) => self.replace(thread, &mut registers, replacement),
-            Next::ByDescriptor(file, goal) => self.open_first(thread, &registers, file, goal),
-        });
-        if let Err(errno) = done {
-            let service = self.service();
-            service.execution.phases.remove(&thread);
-            let process = service.family.process_of(thread).unwrap_or(thread);
-            service.rooms.leave(process, thread);
-            registers.set_result(-i64::from(errno.raw_os_error()));
-            registers.set_number(thread, -1).ok();
-            registers.write(thread).ok();
-            ptrace::go_on(thread, 0).ok();
-        }
-    }
-
-    fn caller_at(&self, thread: i32, registers: &Registers) -> Caller {
-        let mut arguments = [0; 6];
-        for (at, argument) in arguments.iter_mut().enumerate() {
-            *argument = registers.argument(at);
-        }
-        Caller::standing(thread, registers.number(), arguments)
-    }
-
-    /// Lets the thread go on with other arguments, or to get room for them.
-    pub(super) fn replace(
-        &mut self,
-        thread: i32,
-        registers: &mut Registers,
-        replacement: Replacement,
-    ) -> Result<(), Errno> {
-        let length = replacement.length();
-        let service = self.service();
-        let process = service.family.process_of(thread).unwrap_or(thread);
-        let memory = Memory::of(thread);
-        let is_alone = !service.rooms.is_shared(process) && service.family.has_one_thread(process);
-        let mut waits = false;
-        let mut address = None;
-        if is_alone {
-            let at = registers.stack().saturating_sub(length) & !15;
-            if memory.write(at, &replacement.bytes(at)).is_ok() {
-                address = Some(at);
-            }
-        }
-        while address.is_none() {
-            let Some(at) = service.rooms.take(process, thread, length) else {
-                let then = replacement.descriptor.map(|descriptor| {
-                    Phase::Detour(Box::new(Detour::Opened {
-                        registers: *registers,
-                        descriptor,
-                        goal: Goal::Program(Box::new(replacement)),
-                    }))
-                });
-                return self.get_room(thread, registers, length, then);
-            };
-            waits = true;
-            match memory.write(at, &replacement.bytes(at)) {
-                Ok(()) => address = Some(at),
-                // The process has given it back.
-                Err(_) => service.rooms.forget(process, at),
-            }
-        }
-        let address = address.expect("the loop ends with one");
-        if let Some(descriptor) = replacement.descriptor {
-            return self.execute_descriptor(thread, registers, replacement, (descriptor, address));
-        }
-        registers.set_argument(replacement.path_at, address + replacement.path_offset());
-        if replacement.arguments.is_some() {
-            registers.set_argument(replacement.path_at + 1, address);
-        }
-        if replacement.path_at == 1 {
-            // An absolute path needs no directory, and all links were followed.
-            registers.set_argument(4, 0);
-        }
-        registers.write(thread)?;
-        match replacement.then {
-            Some(executing) => {
-                let phase = Phase::Executing(executing);
-                service.execution.phases.insert(thread, phase);
-                ptrace::go_on(thread, 0)
-            }
-            None if waits => {
-                service.execution.phases.insert(thread, Phase::Calling);
-                ptrace::go_on_to_end_of_call(thread)
-            }
-            None => ptrace::go_on(thread, 0),
-        }
-    }
-
-    /// Has the thread execute what a descriptor leads to. What replaces its arguments is at `address`.
-    fn execute_descriptor(
-        &mut self,
-        thread: i32,
-        registers: &Registers,
-        replacement: Replacement,
-        (descriptor, address): (u64, u64),
-    ) -> Result<(), Errno> {
-        let first = match traced(registers.number()) {
-            Some(Traced::Execveat) => 2,
-            _ => 1,
-        };
-        let path = address + replacement.path_offset();
-        let arguments = match replacement.arguments {
-            Some(_) => address,
-            None => registers.argument(first),
-        };
-        let environment = registers.argument(first + 1);
-        let flags = libc::AT_EMPTY_PATH as u64;
-        let mut executing = *registers;
-        for (at, value) in [descriptor, path, arguments, environment, flags]
-            .into_iter()
-            .enumerate()
-        {
-            executing.set_argument(at, value);
-        }
-        let detour = Detour::Executing {
-            registers: *registers,
-            descriptor,
-            executing: replacement.then.ok_or(Errno::INVAL)?,
-        };
-        self.call_instead(thread, executing, libc::SYS_execveat, detour)
-    }
-
-    /// Has the thread ask for memory.
-    fn get_room(
-        &mut self,
-        thread: i32,
-        registers: &Registers,
-        length: u64,
-        then: Option<Phase>,
-    ) -> Result<(), Errno> {
-        let length = Rooms::wanted(length);
-        let mut asking = *registers;
-        let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        for (at, value) in [0, length, protection, flags, u64::MAX, 0]
-            .into_iter()
-            .enumerate()
-        {
-            asking.set_argument(at, value);
-        }
-        asking.write(thread)?;
-        asking.set_number(thread, libc::SYS_mmap)?;
-        asking.write(thread)?;
-        self.service().execution.phases.insert(
-            thread,
-            Phase::Mapping {
-                registers: *registers,
-                length,
-                then: then.map(Box::new),
-            },
-        );
-        ptrace::go_on_to_end_of_call(thread)
-    }
-
-    fn call_ended(&mut self, thread: i32) {
-        let service = self.service();
-        let process = service.family.process_of(thread).unwrap_or(thread);
-        match service.execution.phases.remove(&thread) {
-            Some(Phase::Detour(detour)) => {
-                service.rooms.leave(process, thread);
-                return self.detour_ended(thread, *detour);
-            }
-            Some(Phase::Mapping {
-                registers,
-                length,
-                then,
-            }) => {
-                let mut again = registers;
-                match Registers::of(thread).map(|now| now.result()) {
-                    Ok(address @ 1..) => {
-                        service.rooms.add(process, address.cast_unsigned(), length);
-                        again.call_again(registers.number());
-                        if let Some(phase) = then {
-                            service.set_phase(thread, *phase);
-                        }
-                    }
-                    _ => again.set_result(-i64::from(Errno::NOMEM.raw_os_error())),
-                }
-                again.write(thread).ok();
-            }
-            _ => service.rooms.leave(process, thread),
-        }
-        ptrace::go_on(thread, 0).ok();
-    }
-
-    fn chdir(&mut self, caller: &Caller) -> Result<Next, Errno> {
+    pub(super) fn chdir(&mut self, caller: &Caller) -> Result<Next, Errno> {
         let path = Path {
             at: libc::AT_FDCWD,
             address: caller.arguments[0],
@@ -544,7 +107,7 @@ impl Supervision {
         }))
     }
 
-    fn execve(
+    pub(super) fn execve(
         &mut self,
         caller: &Caller,
         path: Path,
@@ -740,13 +303,13 @@ impl Supervision {
     ) -> Result<Vec<u8>, Errno> {
         let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
         let key = (file_id(stat), changed.0, changed.1);
-        if let Some(copy) = self.service().execution.copies.get(&key) {
+        if let Some(copy) = self.service().programs.copies.get(&key) {
             return Ok(copy.clone());
         }
         let io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
         let service = self.service();
-        service.execution.made += 1;
-        let name = format!("program-{}", service.execution.made);
+        service.programs.made += 1;
+        let name = format!("program-{}", service.programs.made);
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o755);
         let copy = File::from(openat(&service.scratch, name.as_str(), flags, mode)?);
@@ -766,7 +329,7 @@ impl Supervision {
         let path = service.guest.path_of_descriptor(copy.as_fd())?;
         // Closed for writing, or it could not be executed.
         drop(copy);
-        service.execution.copies.insert(key, path.clone());
+        service.programs.copies.insert(key, path.clone());
         Ok(path)
     }
 
@@ -774,7 +337,7 @@ impl Supervision {
         let stat = &opened.stat;
         let key = (file_id(stat), stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
         let service = self.service();
-        if let Some(known) = service.execution.loaders.get(&key) {
+        if let Some(known) = service.programs.loaders.get(&key) {
             return Ok(*known);
         }
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
@@ -789,7 +352,7 @@ impl Supervision {
         let knows = bytes
             .windows(option.len() + 1)
             .any(|window| window.starts_with(option) && window.ends_with(b"\0"));
-        service.execution.loaders.insert(key, knows);
+        service.programs.loaders.insert(key, knows);
         Ok(knows)
     }
 }
@@ -887,45 +450,6 @@ fn has_name(file: &exec::File) -> bool {
 /// Tells whether the kernel says of a file that it has no name any more.
 fn is_deleted(path: &[u8]) -> bool {
     path.ends_with(b" (deleted)")
-}
-
-impl Replacement {
-    fn path_offset(&self) -> u64 {
-        match &self.arguments {
-            Some((first, rest)) => 8 * (first.len() + rest.len() + 1) as u64,
-            None => 0,
-        }
-    }
-
-    fn length(&self) -> u64 {
-        let texts: usize = self
-            .arguments
-            .iter()
-            .flat_map(|(first, _)| first)
-            .map(|text| text.len() + 1)
-            .sum();
-        self.path_offset() + (self.path.as_bytes_with_nul().len() + texts) as u64
-    }
-
-    /// Writes pointers, path and texts for a place.
-    fn bytes(&self, at: u64) -> Vec<u8> {
-        let mut texts = self.path.as_bytes_with_nul().to_vec();
-        let mut bytes = Vec::new();
-        if let Some((first, rest)) = &self.arguments {
-            for text in first {
-                let address = at + self.path_offset() + texts.len() as u64;
-                bytes.extend(address.to_ne_bytes());
-                texts.extend_from_slice(text);
-                texts.push(0);
-            }
-            for address in rest {
-                bytes.extend(address.to_ne_bytes());
-            }
-            bytes.extend(0_u64.to_ne_bytes());
-        }
-        bytes.extend(texts);
-        bytes
-    }
 }
 
 /// Reads a list of pointers that ends with one to nothing.

@@ -14,7 +14,9 @@
 //! sockets     sockets with names in the tree
 //! processes   what concerns other processes
 //! written     files of /proc that are written anew
-//! execution   the tracer's half: execve and chdir
+//! follow      the tracer's half: what threads do between two stops
+//! execution   execve and chdir
+//! replacement other arguments for them
 //! detour      the same by a descriptor
 //! native      what the kernel does itself
 //! ```
@@ -23,11 +25,13 @@ mod attributes;
 mod detour;
 mod devices;
 mod execution;
+mod follow;
 mod helpers;
 mod names;
 mod native;
 mod open;
 mod processes;
+mod replacement;
 mod rooms;
 mod show;
 mod sockets;
@@ -52,7 +56,7 @@ use super::permission::{Truth, file_id};
 use super::supervision::{Caller, Supervision};
 
 pub(in crate::sandbox) use devices::HARMLESS;
-pub(in crate::sandbox) use execution::Followed;
+pub(in crate::sandbox) use follow::Followed;
 pub(in crate::sandbox) use written::fill_listing;
 
 /// What serving a command's paths takes.
@@ -68,7 +72,8 @@ pub(in crate::sandbox) struct Service {
     sockets: sockets::Sockets,
     helpers: helpers::Helpers,
     rooms: rooms::Rooms,
-    execution: execution::Execution,
+    following: follow::Following,
+    programs: execution::Programs,
     memories: Memories,
     /// Where copies of programs lie.
     scratch: OwnedFd,
@@ -87,7 +92,8 @@ impl Service {
             sockets: sockets::Sockets::default(),
             helpers: helpers::Helpers::default(),
             rooms: rooms::Rooms::default(),
-            execution: execution::Execution::default(),
+            following: follow::Following::default(),
+            programs: execution::Programs::default(),
             memories: Memories::default(),
             scratch,
         }
