@@ -72,8 +72,6 @@ pub(super) struct Performed {
     pub(super) tail: Vec<String>,
     /// Knows whether memory ran out. What is left in the command's groups ends with it.
     pub(super) memory: Memory,
-    /// What must not be told.
-    pub(super) needles: Needles,
 }
 
 impl Machine<'_> {
@@ -146,9 +144,8 @@ impl Machine<'_> {
             ledger: root.owners().ledger(),
             group,
         };
-        let needles = Needles::new(&given.secrets);
         let (ended, tail) = match streams {
-            Streams::Told => tell(job, spec, &needles),
+            Streams::Told => tell(job, spec, self.needles()),
             Streams::Attended(Attended { dialogue, output }) => (
                 sandbox::run_attended(spec, &dialogue, output, job.cancel),
                 Vec::new(),
@@ -173,7 +170,6 @@ impl Machine<'_> {
             ended,
             tail,
             memory,
-            needles,
         })
     }
 

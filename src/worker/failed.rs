@@ -3,7 +3,7 @@
 //! What the command has changed becomes a layer under a name that no key leads to, so that nothing is taken from it. Only the
 //! first failure of a build is kept, and only where somebody asked for it.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use crate::plan::{Graph, StepId};
 use crate::rootfs::tree_size;
@@ -24,11 +24,11 @@ pub struct FailedStep {
     pub inputs: Vec<Vec<ChainLayer>>,
     /// The last lines that the command printed.
     pub output: Vec<String>,
-    needles: Needles,
+    needles: Arc<Needles>,
 }
 
 impl FailedStep {
-    /// Returns a text without the values of secrets that the step had.
+    /// Returns a text without the values of the build's secrets.
     pub fn redacted(&self, text: &str) -> String {
         let mut redactor = self.needles.redactor();
         let mut out = redactor.push(text.as_bytes());
@@ -74,12 +74,7 @@ impl Machine<'_> {
         if failed.is_some() {
             return;
         }
-        let Performed {
-            tail,
-            needles,
-            memory,
-            ..
-        } = performed;
+        let Performed { tail, memory, .. } = performed;
         // Whatever is left in its groups ends before its layer is read.
         drop(memory);
         *failed = Some(self.place_failed(job, root, layer).map(|id| {
@@ -89,7 +84,7 @@ impl Machine<'_> {
                 step: job.step,
                 inputs,
                 output: tail,
-                needles,
+                needles: Arc::clone(self.needles()),
             }
         }));
     }

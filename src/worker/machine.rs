@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::cache::{Publisher, Shared};
 use crate::context::{IgnorePatterns, Query, SelectError, Selection, Source, select};
@@ -22,6 +22,7 @@ use super::below::Below;
 use super::digests::Digests;
 use super::failed::FailedStep;
 use super::ingredients::Ingredients;
+use super::redact::Needles;
 use super::root::Root;
 use super::shared::Caches;
 use super::slots::Slots;
@@ -65,11 +66,11 @@ pub struct LocalDirectory {
 pub struct Machine<'a> {
     pub(super) store: &'a Store,
     pub(super) setup: Setup,
-    sources: Mutex<BTreeMap<Option<String>, std::sync::Arc<Source>>>,
+    sources: Mutex<BTreeMap<Option<String>, Arc<Source>>>,
     digests: Digests,
     pub(super) ingredients: Ingredients,
     /// Trees that came from elsewhere and are open.
-    pub(super) fetched: Mutex<Vec<(Op, std::sync::Arc<Source>)>>,
+    pub(super) fetched: Mutex<Vec<(Op, Arc<Source>)>>,
     /// Where bases that are unpacked are shown.
     pub(super) events: &'a dyn EventSink,
     /// Bases that were shown as being unpacked.
@@ -84,6 +85,8 @@ pub struct Machine<'a> {
     pub(super) travel: Travel,
     /// What the user lends to steps.
     pub(super) credentials: OnceLock<Credentials>,
+    /// The values among it that no step may tell.
+    needles: OnceLock<Arc<Needles>>,
     /// What keeps commands within limits; unset where there are none.
     pub(super) groups: OnceLock<StepGroups>,
     /// For layers being unpacked.
@@ -135,6 +138,7 @@ impl<'a> Machine<'a> {
             unpacking: Mutex::default(),
             client: OnceLock::new(),
             credentials: OnceLock::new(),
+            needles: OnceLock::new(),
             groups: OnceLock::new(),
             cancel: cancel.clone(),
             present: Mutex::default(),
@@ -148,8 +152,16 @@ impl<'a> Machine<'a> {
 
     /// Takes what the user lends to steps. Called once, before the first step is executed.
     pub fn lend(&self, credentials: Credentials) {
+        let needles = Needles::new(credentials.secrets.values());
+        self.needles.set(Arc::new(needles)).ok();
         let known = self.credentials.set(credentials);
         debug_assert!(known.is_ok(), "credentials are read once");
+    }
+
+    /// Returns the search for what no step may tell: a step can find a value that an earlier one was given.
+    pub(super) fn needles(&self) -> &Arc<Needles> {
+        self.needles
+            .get_or_init(|| Arc::new(Needles::new(std::iter::empty())))
     }
 
     /// Takes what keeps commands within limits. Called at most once, before the first step is executed.
@@ -191,7 +203,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Opens a host directory once.
-    pub(super) fn source(&self, local: &Local) -> Result<std::sync::Arc<Source>, StepError> {
+    pub(super) fn source(&self, local: &Local) -> Result<Arc<Source>, StepError> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = sources.get(&local.name) {
             return Ok(source.clone());
@@ -220,7 +232,7 @@ impl<'a> Machine<'a> {
         if !local.is_temporary {
             source = source.with_stat_cache(self.store.stat_cache_path(&local.path));
         }
-        let source = std::sync::Arc::new(source);
+        let source = Arc::new(source);
         sources.insert(name, source.clone());
         Ok(source)
     }
@@ -375,7 +387,7 @@ impl Worker for Machine<'_> {
             Some(source) => source,
             None => {
                 let root = Root::read_only(self, graph, root, cancel)?;
-                std::sync::Arc::new(root.into_source()?)
+                Arc::new(root.into_source()?)
             }
         };
         let digest = select_for(&source, reading).and_then(|selection| {

@@ -37,8 +37,6 @@ pub(super) struct Given {
     pub(super) devices: Vec<DeviceNode>,
     /// More groups of the user.
     pub(super) groups: Vec<u32>,
-    /// Values that must not be told.
-    pub(super) secrets: Vec<Secret<Vec<u8>>>,
     /// Kept for as long as the command runs.
     agents: Vec<Agent>,
     /// What files of the mounts are in the image, where the disk does not say it.
@@ -200,7 +198,6 @@ impl Machine<'_> {
             };
             given.env.push((name.clone(), text.to_owned()));
         }
-        given.secrets.push(value.clone());
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Secrets taken out of what a command prints.
 //!
-//! In: the values that a step got, and its output piece by piece. Out: the output with `***` for every place where one of them
+//! In: the values that were given to the build, and the output of a step piece by piece. Out: the output with `***` for every place where one of them
 //! stood, also where it came in several pieces. Only what may still become a value is held back, never more than the longest.
 //!
 //! A value is looked for as it is, without the line ends at its end, and, if it has several lines, each line of at least
@@ -21,7 +21,7 @@ const LINE: usize = 8;
 /// Stands for a value.
 const STARS: &[u8] = b"***";
 
-/// What to look for: shared by the streams of one command.
+/// What to look for: shared by all commands of a build.
 pub(super) struct Needles {
     nodes: Vec<Node>,
 }

@@ -242,6 +242,32 @@ fn a_planted_secret_is_found_nowhere() {
     assert!(!failed.stderr.contains(VALUE) && !failed.stderr.contains("other-line-of-it"));
 }
 
+#[test]
+fn what_a_step_has_left_is_hidden_in_later_ones() {
+    let Some(lab) = Lab::with_base() else { return };
+    lab.dockerfile(
+        "FROM base\n\
+         RUN --mount=type=secret,id=s cp /run/secrets/s /kept\n\
+         RUN echo \"found $(cat /kept)\"\n\
+         RUN echo \"lost $(cat /kept)\"; false\n",
+    );
+    let build = || {
+        let mut command = lab.command();
+        command
+            .args(["build", "--secret", "id=s,env=PLANTED", "--progress=plain"])
+            .arg(lab.context())
+            .env("PLANTED", VALUE);
+        Ran::of(command.output().unwrap())
+    };
+    let failed = build();
+    failed.fails(5, &["found ***", "lost ***"]);
+    assert!(!failed.stderr.contains(VALUE), "{}", failed.stderr);
+    // The step that was given it is known now, and is not executed.
+    let failed = build();
+    failed.fails(5, &["lost ***"]);
+    assert!(!failed.stderr.contains(VALUE), "{}", failed.stderr);
+}
+
 /// Joins what steps printed, as the JSON lines have it.
 fn raw_output(lines: &str) -> String {
     let values = lines
