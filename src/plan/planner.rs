@@ -195,6 +195,10 @@ pub(super) fn prepare<'a>(
     let fired = targets
         .iter()
         .flat_map(|target| target.reach.stages.values().flatten());
+    // The names are the same for every platform.
+    if let Some(target) = targets.first() {
+        target.stages.check_filter(inputs.no_cache_filter, report);
+    }
     build_args.warn_of_unused(dockerfile, fired, inputs.context, report);
     if report.has_errors() {
         return Err(Reported);

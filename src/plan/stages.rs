@@ -165,14 +165,34 @@ impl<'a> Stages<'a> {
             return Ok(found);
         }
         let error = Diagnostic::error(format!("the Dockerfile has no stage `{name}` to build"));
+        Err(Box::new(self.with_names(error, name)))
+    }
+
+    /// Adds which stages there are to what is said of one that is not.
+    fn with_names(&self, diagnostic: Diagnostic, missing: &str) -> Diagnostic {
         let names: Vec<&str> = self.list.iter().filter_map(ResolvedStage::name).collect();
-        Err(Box::new(match nearest(name, names.iter().copied()) {
-            Some(known) => error.hint(format!("did you mean `{known}`?")),
-            None if names.is_empty() => {
-                error.hint("no stage has a name: add `AS NAME` to its FROM")
+        diagnostic.hint(match nearest(missing, names.iter().copied()) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None if names.is_empty() => "no stage has a name: add `AS NAME` to its FROM".to_owned(),
+            None => format!("its stages are: {}", names.join(", ")),
+        })
+    }
+
+    /// Warns of names in `--no-cache-filter` that are no stage's: the cache is read where it should not be.
+    pub(super) fn check_filter(&self, filter: &[String], report: &mut Report) {
+        for name in filter {
+            let wanted = name.to_lowercase();
+            let is_known = self
+                .list
+                .iter()
+                .any(|it| it.name() == Some(wanted.as_str()));
+            if !is_known {
+                let warning = Diagnostic::warning(format!(
+                    "`--no-cache-filter`: the Dockerfile has no stage `{name}`"
+                ));
+                report.add(self.with_names(warning, &wanted));
             }
-            None => error.hint(format!("its stages are: {}", names.join(", "))),
-        }))
+        }
     }
 
     /// Returns the platform that the result is for.

@@ -252,6 +252,12 @@ fn the_cache_is_not_read_where_told() {
     filtered.no_cache_filter = vec!["ONE".into()];
     // Its base and the RUN that it shares with another stage.
     assert_eq!(ignoring(filtered).len(), 2);
+    let mut mistyped = case(text);
+    mistyped.no_cache_filter = vec!["one".into(), "Onee".into()];
+    assert_eq!(
+        mistyped.warnings(),
+        ["`--no-cache-filter`: the Dockerfile has no stage `Onee`; did you mean `one`?"]
+    );
     let mut all = case(text);
     all.no_cache = true;
     assert_eq!(ignoring(all).len(), 4);
