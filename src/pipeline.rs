@@ -63,7 +63,7 @@ pub use look::{Sight, View, look};
 pub use lower::unused_lower_stores;
 pub use manifests::{Indexing, ListSource, NewIndex, appended_otherwise, listed};
 pub use planned::bases_of;
-pub use results::write_result;
+pub use results::{check_result, write_result};
 pub use stored::export_of;
 pub use termination::Termination;
 pub use transfer::{pull, push};
@@ -89,6 +89,7 @@ pub fn build(
     let store = lower::open(request, events)?;
     let _in_use = store.use_shared().map_err(|error| failure::store(&error))?;
     lending::check(request)?;
+    handover::check(request)?;
     let tasks = TaskIds::default();
     let client = bases::client(request)?;
     let secrets = lending::for_repositories(request)?;

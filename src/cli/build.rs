@@ -10,19 +10,25 @@ use super::args::{Build, Global};
 use super::check;
 use super::print;
 use super::request::{Machine, request};
+use super::settings::Origins;
 
 /// `builder digest`: its result is the only line on standard output.
-pub(super) fn digest(global: &Global, args: Build) -> Result<(), Failure> {
+pub(super) fn digest(global: &Global, args: Build, origins: &Origins) -> Result<(), Failure> {
     let (request, showing) = request(global, args, Machine::this())?;
     let display = ui::display(showing.or(ProgressMode::Quiet));
     let tag = pipeline::content_tag(&request, display.as_ref())
-        .map_err(|failure| told(failure, display.as_ref()))?;
+        .map_err(|failure| told(origins.explained(failure), display.as_ref()))?;
     print(&format!("{tag}\n"));
     Ok(())
 }
 
 /// Performs a build. Notes are told where the build is shown.
-pub(super) fn run(global: &Global, args: Build, notes: &[Diagnostic]) -> Result<(), Failure> {
+pub(super) fn run(
+    global: &Global,
+    args: Build,
+    notes: &[Diagnostic],
+    origins: &Origins,
+) -> Result<(), Failure> {
     if let Some(call) = check::call(&args)? {
         for note in notes {
             ui::report(note);
@@ -34,19 +40,24 @@ pub(super) fn run(global: &Global, args: Build, notes: &[Diagnostic]) -> Result<
     let (request, showing) = match request(global, args, Machine::this()) {
         Ok(read) => read,
         Err(failure) => {
+            let failure = origins.explained(failure);
             termination.failed(&failure);
             return Err(failure);
         }
     };
     let display = ui::display(showing);
     let Some(path) = report else {
-        return build(&request, display.as_ref(), notes, &termination);
+        return build(&request, display.as_ref(), notes, origins, &termination);
     };
     // As seen from here: a build may end elsewhere.
     let path = std::path::absolute(&path).unwrap_or(path);
+    if let Err(failure) = pipeline::check_result(&path) {
+        termination.failed(&failure);
+        return Err(failure);
+    }
     let names = request.tags.iter().map(ImageRef::familiar).collect();
     let recording = ui::Recording::new(display.as_ref(), request.explain, names);
-    let built = build(&request, &recording, notes, &termination);
+    let built = build(&request, &recording, notes, origins, &termination);
     let ended = built
         .as_ref()
         .map_or_else(|failure| failure.class, |()| ExitCode::Success);
@@ -65,6 +76,7 @@ fn build(
     request: &BuildRequest,
     display: &dyn EventSink,
     notes: &[Diagnostic],
+    origins: &Origins,
     termination: &Termination,
 ) -> Result<(), Failure> {
     for note in notes {
@@ -75,6 +87,7 @@ fn build(
     built
         .and_then(|summary| termination.succeeded(&summary))
         .map_err(|failure| {
+            let failure = origins.explained(failure);
             termination.failed(&failure);
             told(failure, display)
         })

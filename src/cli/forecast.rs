@@ -10,13 +10,14 @@ use super::args::{Format, Global, Plan};
 use super::build::told;
 use super::print;
 use super::request::{Machine, request};
+use super::settings::Origins;
 
-pub(super) fn run(global: &Global, args: Plan) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, args: Plan, origins: &Origins) -> Result<(), Failure> {
     let explain = args.build.show.explain;
     let (request, showing) = request(global, args.build, Machine::this())?;
     let display = ui::display(showing.or(ProgressMode::Plain));
     let steps = pipeline::forecast(&request, display.as_ref())
-        .map_err(|failure| told(failure, display.as_ref()))?;
+        .map_err(|failure| told(origins.explained(failure), display.as_ref()))?;
     print(&match args.format {
         Format::Json => format!("{}\n", object(&steps)),
         Format::Text => table(&steps, if explain { usize::MAX } else { FILES }),

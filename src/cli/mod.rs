@@ -50,7 +50,7 @@ use crate::ui;
 use crate::vocab::{Diagnostic, ExitCode};
 
 use args::{Args, Command};
-use settings::{Around, Misread};
+use settings::{Around, Misread, Origins};
 
 /// Runs the command line of this process.
 pub fn main() -> ProcessExitCode {
@@ -103,10 +103,10 @@ fn perform(
         return ExitCode::Success.into();
     }
     match Args::from_arg_matches_mut(&mut read.matches) {
-        Ok(args) => ended(run(args, notes).map_err(|mut failure| {
-            read.origins.explain(&mut failure);
-            failure
-        })),
+        Ok(args) => {
+            let origins = &read.origins;
+            ended(run(args, notes, origins).map_err(|failure| origins.explained(failure)))
+        }
         Err(error) => misread(&error.format(&mut make()), Vec::new()),
     }
 }
@@ -171,7 +171,7 @@ fn ended(result: Result<ProcessExitCode, Failure>) -> ProcessExitCode {
 }
 
 /// Performs a command line. Notes are told first, where the command shows what it does.
-fn run(args: Args, notes: &[Diagnostic]) -> Result<ProcessExitCode, Failure> {
+fn run(args: Args, notes: &[Diagnostic], origins: &Origins) -> Result<ProcessExitCode, Failure> {
     let global = args.global;
     if !matches!(args.command, Command::Build(_)) {
         for note in notes {
@@ -180,9 +180,9 @@ fn run(args: Args, notes: &[Diagnostic]) -> Result<ProcessExitCode, Failure> {
     }
     let done = match args.command {
         Command::Run(image) => return run::run(&global, *image),
-        Command::Build(build) => build::run(&global, *build, notes),
-        Command::Digest(build) => build::digest(&global, *build),
-        Command::Plan(plan) => forecast::run(&global, *plan),
+        Command::Build(build) => build::run(&global, *build, notes, origins),
+        Command::Digest(build) => build::digest(&global, *build, origins),
+        Command::Plan(plan) => forecast::run(&global, *plan, origins),
         Command::Debug(debug) => return debug::run(&global, *debug),
         Command::Pull(pull) => registry::pull(&global, &pull),
         Command::Push(push) => registry::push(&global, &push),

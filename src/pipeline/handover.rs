@@ -15,7 +15,7 @@ use crate::vocab::{
 };
 
 use super::deliver::Delivered;
-use super::results::put;
+use super::results::{cannot_write, check_result, put};
 use super::{Failure, TaskIds, inputs};
 
 /// What the results of one Tekton task may take, which pass through the termination message of its pod.
@@ -66,22 +66,34 @@ impl Delivered {
     }
 }
 
+/// Sees to it, before anything is built, that every file can be written that the request names.
+pub(super) fn check(request: &BuildRequest) -> Result<(), Failure> {
+    files(request).try_for_each(check_result)?;
+    match &request.handover.results_directory {
+        Some(directory) => check_result(&directory.join("IMAGE_DIGEST")),
+        None => Ok(()),
+    }
+}
+
+fn files(request: &BuildRequest) -> impl Iterator<Item = &Path> {
+    let files = &request.digest_files;
+    let named = [
+        &request.iidfile,
+        &request.metadata_file,
+        &files.digest,
+        &files.name,
+        &files.name_and_tag,
+    ];
+    let named = named.into_iter().filter_map(Option::as_deref);
+    let lines = request.handover.outputs.as_ref();
+    named.chain(lines.map(|file| file.path.as_path()))
+}
+
 /// Returns what is written to, as the user knows it.
 fn places(request: &BuildRequest) -> Vec<String> {
     let handover = &request.handover;
-    let files = &request.digest_files;
-    let named = [
-        request.iidfile.as_deref(),
-        request.metadata_file.as_deref(),
-        files.digest.as_deref(),
-        files.name.as_deref(),
-        files.name_and_tag.as_deref(),
-        handover.outputs.as_ref().map(|file| file.path.as_path()),
-        handover.results_directory.as_deref(),
-    ];
-    let mut places: Vec<String> = named
-        .into_iter()
-        .flatten()
+    let mut places: Vec<String> = files(request)
+        .chain(handover.results_directory.as_deref())
         .map(|path| path.display().to_string())
         .collect();
     // Their paths are the runner's and mean nothing to anybody.
@@ -291,13 +303,6 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
         [b'\n'] => file.write_all(text.as_bytes()),
         _ => file.write_all(format!("\n{text}").as_bytes()),
     }
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(
-        ExitCode::Export,
-        Diagnostic::error(format!("cannot write `{}`", path.display())).caused_by(error),
-    )
 }
 
 fn warn(place: &str, written: io::Result<()>, events: &dyn EventSink) {

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::vocab::{BuildRequest, Diagnostic, Digest, ExitCode, ImageRef};
@@ -87,12 +89,38 @@ fn lines(names: &[ImageRef], digest: &Digest, with_tag: bool) -> String {
 
 /// Writes a file that the next job reads.
 pub fn write_result(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    put(path, bytes).map_err(|error| {
-        Failure::new(
-            ExitCode::Export,
-            Diagnostic::error(format!("cannot write `{}`", path.display())).caused_by(&error),
-        )
-    })
+    put(path, bytes).map_err(|error| cannot_write(path, &error))
+}
+
+/// Sees to it, before anything is built, that a file can be written when it has been.
+pub fn check_result(path: &Path) -> Result<(), Failure> {
+    let is_free = |path: &Path, metadata: fs::Metadata| match metadata.is_dir() {
+        true => access(path, Access::WRITE_OK | Access::EXEC_OK),
+        false => Err(Errno::NOTDIR),
+    };
+    let checked = match fs::metadata(path) {
+        Ok(there) if there.is_dir() => Err(Errno::ISDIR),
+        // It may be all of its directory that may be written.
+        Ok(_) => access(path, Access::WRITE_OK),
+        // What is missing above it is made. A link that leads nowhere is told when it is written through.
+        Err(_) => path
+            .ancestors()
+            .skip(1)
+            .map(|above| match above.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => above,
+            })
+            .find_map(|above| Some(is_free(above, fs::metadata(above).ok()?)))
+            .unwrap_or(Ok(())),
+    };
+    checked.map_err(|errno| cannot_write(path, &errno.into()))
+}
+
+pub(super) fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        ExitCode::Export,
+        Diagnostic::error(format!("cannot write `{}`", path.display())).caused_by(error),
+    )
 }
 
 pub(super) fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -160,7 +188,25 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         let left = fs::read_dir(path.parent().unwrap()).unwrap().count();
         assert_eq!(left, 1);
+        check_result(Path::new("/dev/null")).unwrap();
         put(Path::new("/dev/null"), b"x").unwrap();
         assert!(put(directory.path(), b"x").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        check_result(&file).unwrap();
+        check_result(&directory.path().join("a/b/c")).unwrap();
+        check_result(Path::new("results-of-nobody")).unwrap();
+        let why = |path: &Path| {
+            check_result(path).unwrap_err().diagnostics[0]
+                .causes
+                .join("")
+        };
+        assert!(why(directory.path()).contains("Is a directory"));
+        assert!(why(&file.join("below")).contains("Not a directory"));
     }
 }

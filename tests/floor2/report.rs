@@ -180,12 +180,19 @@ fn a_page_that_cannot_be_written_fails_the_build_and_hides_no_other_failure() {
     let Some(lab) = Lab::with_base() else { return };
     let nowhere = lab.file("file", "").join("page.html");
     let nowhere = nowhere.to_str().unwrap();
-    lab.dockerfile("FROM base\n");
-    lab.build(&["--report", nowhere])
-        .fails(6, &["cannot write"]);
     lab.dockerfile("FROM base\nRUN exit 1\n");
-    lab.build(&["--report", nowhere])
+    // Known before anything is executed.
+    let refused = lab.build(&["--report", nowhere]);
+    refused.fails(6, &["cannot write", "Not a directory"]);
+    assert!(!refused.stderr.contains("exit code 1"), "{refused:?}");
+    lab.build(&["--iidfile", nowhere])
+        .fails(6, &["cannot write"]);
+    // Known when it is written.
+    let full = "/dev/full";
+    lab.build(&["--report", full])
         .fails(5, &["cannot write", "exit code 1"]);
+    lab.dockerfile("FROM base\n");
+    lab.build(&["--report", full]).fails(6, &["cannot write"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use crate::pipeline::Failure;
+use crate::vocab::Severity;
 
 use super::super::{root, usage};
 use super::file::File;
@@ -74,42 +75,87 @@ impl Setting {
     }
 }
 
-/// Where flags come from that were not typed: name, place.
+/// Where flags come from that were not typed.
 #[derive(Debug, Default)]
-pub(in super::super) struct Origins(Vec<(String, String)>);
+pub(in super::super) struct Origins(Vec<Origin>);
+
+#[derive(Debug)]
+struct Origin {
+    /// Of the flag.
+    name: String,
+    values: Vec<String>,
+    place: String,
+}
+
+impl Origin {
+    /// Tells whether a message speaks of the flag.
+    fn is_named_in(&self, message: &str) -> bool {
+        let flag = format!("--{}", self.name);
+        let ends = |rest: &str| !rest.starts_with(|c: char| c == '-' || c.is_ascii_alphanumeric());
+        message
+            .match_indices(&flag)
+            .any(|(at, _)| ends(&message[at + flag.len()..]))
+    }
+
+    /// Tells whether a message quotes a value of the flag, or what stands in one: `src=FILE`.
+    fn is_quoted_in(&self, message: &str) -> bool {
+        let fields = self.values.iter().flat_map(|value| {
+            let fields = value.split(',');
+            fields.map(|field| field.split_once('=').map_or(field, |(_, value)| value))
+        });
+        let mut texts = fields.chain(self.values.iter().map(String::as_str));
+        texts.any(|text| text.len() > 1 && message.contains(&format!("`{text}`")))
+    }
+
+    fn line(&self) -> String {
+        format!("`--{}` comes from {}", self.name, self.place)
+    }
+}
 
 impl Origins {
     fn of(settings: &[Setting]) -> Origins {
-        let settings = settings.iter();
-        Origins(
-            settings
-                .map(|setting| (setting.flag.name.clone(), setting.origin.clone()))
+        let origin = |setting: &Setting| Origin {
+            name: setting.flag.name.clone(),
+            values: setting
+                .values
+                .iter()
+                .map(|value| value.to_string_lossy().into_owned())
                 .collect(),
-        )
+            place: setting.origin.clone(),
+        };
+        Origins(settings.iter().map(origin).collect())
     }
 
     /// Returns a line for each flag that a message speaks of.
     fn named_in(&self, message: &str) -> Vec<String> {
-        let speaks_of = |name: &str| {
-            let flag = format!("--{name}");
-            let ends =
-                |rest: &str| !rest.starts_with(|c: char| c == '-' || c.is_ascii_alphanumeric());
-            message
-                .match_indices(&flag)
-                .any(|(at, _)| ends(&message[at + flag.len()..]))
-        };
-        let origins = self.0.iter().filter(|(name, _)| speaks_of(name));
-        origins
-            .map(|(name, origin)| format!("`--{name}` comes from {origin}"))
-            .collect()
+        let origins = self.0.iter();
+        let named = origins.filter(|origin| origin.is_named_in(message));
+        named.map(Origin::line).collect()
     }
 
-    /// Says in a failure where flags come from that it speaks of.
-    pub(in super::super) fn explain(&self, failure: &mut Failure) {
+    /// Says in the errors of a failure where the flags come from that they speak of, or whose values they quote.
+    pub(in super::super) fn explained(&self, mut failure: Failure) -> Failure {
         for diagnostic in &mut failure.diagnostics {
-            let lines = self.named_in(&diagnostic.message);
+            if diagnostic.severity != Severity::Error {
+                continue;
+            }
+            let texts: Vec<&str> = std::iter::once(&diagnostic.message)
+                .chain(&diagnostic.causes)
+                .map(String::as_str)
+                .collect();
+            let speaks_of = |origin: &&Origin| {
+                origin.is_named_in(texts[0]) || texts.iter().any(|text| origin.is_quoted_in(text))
+            };
+            let lines: Vec<String> = self
+                .0
+                .iter()
+                .filter(speaks_of)
+                .map(Origin::line)
+                .filter(|line| !diagnostic.hints.contains(line))
+                .collect();
             diagnostic.hints.extend(lines);
         }
+        failure
     }
 }
 
@@ -152,7 +198,10 @@ pub(in super::super) fn read(
     all.splice(at..at, settings.iter().flat_map(Setting::words));
     let origins = Origins::of(&settings);
     let matches = command.try_get_matches_from_mut(&all).map_err(|error| {
-        let lines = origins.named_in(&error.to_string());
+        let text = error.to_string();
+        // What follows tells of all flags.
+        let told = text.split("\nUsage:").next().unwrap_or(&text);
+        let lines = origins.named_in(told);
         Misread::Words(error, lines)
     })?;
     let shown = shows.then(|| {

@@ -16,7 +16,7 @@ mod twin;
 #[cfg(test)]
 mod tests;
 
-pub(super) use apply::{Around, Misread, read};
+pub(super) use apply::{Around, Misread, Origins, read};
 #[cfg(test)]
 pub(super) use flag::variable_of;
 pub(super) use twin::variables;

@@ -250,11 +250,36 @@ fn messages_say_where_a_flag_comes_from() {
         pull.starts_with("BUILDER_PULL is neither true nor false"),
         "{pull}"
     );
-    let read = try_read(&["build", "/nowhere"], &[("BUILDER_TIMEOUT", "x")]).unwrap();
-    let mut failure = super::super::usage("`--timeout x` is not a duration");
-    read.origins.explain(&mut failure);
-    let hints = &failure.diagnostics[0].hints;
-    assert_eq!(hints, &["`--timeout` comes from BUILDER_TIMEOUT"]);
+    let hints = |message: &str, variables: &[_]| {
+        let read = try_read(&["build", "/nowhere"], variables).unwrap();
+        let failure = super::super::usage(message);
+        read.origins.explained(failure).diagnostics[0].hints.clone()
+    };
+    let timeout = ("BUILDER_TIMEOUT", "x");
+    assert_eq!(
+        hints("`--timeout x` is not a duration", &[timeout]),
+        ["`--timeout` comes from BUILDER_TIMEOUT"]
+    );
+    let variables = [
+        ("BUILDER_TARGET", "tset"),
+        ("BUILDER_SECRET", "id=s,src=/none"),
+    ];
+    assert_eq!(
+        hints("there is no stage `tset`", &variables),
+        ["`--target` comes from BUILDER_TARGET"]
+    );
+    assert_eq!(
+        hints("`/none`: there is no such file", &variables),
+        ["`--secret` comes from BUILDER_SECRET"]
+    );
+    assert!(hints("there is no stage `tse`", &variables).is_empty());
+}
+
+#[test]
+fn what_clap_says_of_all_flags_names_no_origin() {
+    let variables = [("BUILDER_JOBS", "many"), ("BUILDER_TAG", "a")];
+    let jobs = try_read(&["build", "/nowhere"], &variables).err().unwrap();
+    assert!(!jobs.contains("BUILDER_TAG"), "{jobs}");
 }
 
 /// Returns what is told of a project's file, or of one that `--config` names.
