@@ -13,7 +13,7 @@ use super::fields::Fields;
 use super::objects::{self, Variables};
 use super::request::{bytes, image};
 use super::scope::JobScope;
-use super::usage;
+use super::{hinted, usage};
 
 const TYPES: &str = "types are registry, local, s3, gha and (for `--cache-to`) inline";
 
@@ -39,7 +39,7 @@ pub(super) fn caches(
         .flat_map(|text| several(text))
         .filter(|text| *text != "on")
     {
-        let named = short("--cache", text, around)?;
+        let named = own("--cache", text, around)?;
         from.push(read(named.clone(), around.job));
         to.push(written(named, around.job, CacheMode::Max));
     }
@@ -162,6 +162,24 @@ fn short(flag: &str, text: &str, around: &Around<'_>) -> Result<Named, Failure> 
         return Ok(directory(text));
     }
     registry(text.strip_prefix("registry:").unwrap_or(text))
+}
+
+/// Returns a place that is written to: a bare word is a mistake there, since to Docker Hub's own images nobody adds a cache.
+fn own(flag: &str, text: &str, around: &Around<'_>) -> Result<Named, Failure> {
+    let named = short(flag, text, around)?;
+    match &named.place {
+        CachePlace::Registry { .. } if !text.contains('/') => {
+            let hint = match text {
+                "true" | "yes" | "1" => "`on` is how it is without the flag",
+                _ => {
+                    "`off` reads and gives no results; a place is REGISTRY/NAME, a path (`./NAME`), s3://BUCKET or gha"
+                }
+            };
+            let message = format!("`{flag} {text}` is no place for a cache");
+            Err(hinted(message, hint))
+        }
+        _ => Ok(named),
+    }
 }
 
 fn directory(path: &str) -> Named {
@@ -296,7 +314,7 @@ fn cache_from(text: &str, around: &Around<'_>) -> Result<CacheFrom, Failure> {
 fn cache_to(text: &str, around: &Around<'_>) -> Result<Vec<CacheTo>, Failure> {
     let job = around.job;
     if !text.contains('=') {
-        let named = short("--cache-to", text, around)?;
+        let named = own("--cache-to", text, around)?;
         return Ok(vec![written(named, job, CacheMode::Min)]);
     }
     let mut fields = Fields::parse("--cache-to", text)?;
@@ -525,6 +543,23 @@ mod tests {
             (mounts, &from[0].mounts),
             (&MountChoice::All, &MountChoice::All)
         );
+    }
+
+    #[test]
+    fn a_mistyped_word_is_no_repository_of_docker_hub() {
+        let job = JobScope::default();
+        let refused = |args: Caches| caches(&args, &around(&job)).err();
+        for text in ["offf", "true", "cache:main", "registry:cache"] {
+            let failure = refused(args(&[text], &[], &[])).unwrap();
+            let message = &failure.diagnostics[0].message;
+            assert_eq!(
+                message,
+                &format!("`--cache {text}` is no place for a cache")
+            );
+            assert!(refused(args(&[], &[], &[text])).is_some());
+        }
+        // An image by its short name may hold records.
+        assert!(refused(args(&[], &["app"], &[])).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::dockerfile::rule;
 use crate::pipeline::{self, Checked, Failure, OutlinedTarget, Target};
-use crate::ui;
+use crate::ui::{self, Ci};
 use crate::vocab::{Diagnostic, ExitCode, ProgressMode, SourceText};
 
 use super::args::{Build, Format, Global};
@@ -82,6 +82,7 @@ fn parse(text: &str) -> Result<Option<Call>, Failure> {
 pub(super) fn run(global: &Global, args: Build, call: Call) -> Result<(), Failure> {
     let (request, showing) = request(global, args, Machine::this())?;
     let is_json = call.format == Format::Json;
+    let ci = showing.ci.clone();
     let display = ui::display(showing.or(ProgressMode::Plain));
     let told = |failure: Failure| {
         for diagnostic in &failure.diagnostics {
@@ -93,7 +94,7 @@ pub(super) fn run(global: &Global, args: Build, call: Call) -> Result<(), Failur
         }
     };
     match call.method {
-        Method::Check => return check(&pipeline::check(&request)?, call),
+        Method::Check => return check(&pipeline::check(&request)?, call, &ci),
         Method::Outline => {
             let outlined = pipeline::outline(&request, display.as_ref()).map_err(told)?;
             for note in &outlined.notes {
@@ -116,7 +117,7 @@ pub(super) fn run(global: &Global, args: Build, call: Call) -> Result<(), Failur
 }
 
 /// Prints what was found. Fails with warnings as `docker buildx` does, and with mistakes as a build would.
-fn check(checked: &Checked, call: Call) -> Result<(), Failure> {
+fn check(checked: &Checked, call: Call, ci: &Ci) -> Result<(), Failure> {
     for note in &checked.notes {
         ui::report_in(note, &checked.source);
     }
@@ -137,6 +138,11 @@ fn check(checked: &Checked, call: Call) -> Result<(), Failure> {
     }
     for error in &checked.errors {
         ui::report_in(error, &checked.source);
+    }
+    if call.format == Format::Text {
+        let told = checked.warnings.iter().chain(&checked.errors);
+        let marks = told.filter_map(|it| ci.annotation(it, Some(&checked.source)));
+        print(&marks.collect::<String>());
     }
     let class = match (checked.errors.is_empty(), checked.warnings.is_empty()) {
         (false, _) => ExitCode::Dockerfile,

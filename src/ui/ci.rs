@@ -68,7 +68,7 @@ impl Ci {
     }
 
     /// Returns the line that shows a diagnostic beside the Dockerfile.
-    pub(super) fn annotation(
+    pub fn annotation(
         &self,
         diagnostic: &Diagnostic,
         source: Option<&SourceText>,

@@ -188,4 +188,23 @@ fn ci_systems_get_their_marks_and_the_dockerfile_below_the_workspace() {
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(!text.contains("::error"), "{text}");
+    // A check has them too, but for its JSON.
+    lab.dockerfile("FROM scratch\nCMD x\n");
+    let check = |call: &str| {
+        let mut command = lab.command();
+        command
+            .env("GITHUB_ACTIONS", "true")
+            .env("GITHUB_WORKSPACE", context.parent().unwrap())
+            .args(["build", call, context.to_str().unwrap()]);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let text = check("--check");
+    assert!(
+        text.contains(
+            "\n::warning file=context/Dockerfile,line=2,endLine=2,title=JSONArgsRecommended::"
+        ),
+        "{text}"
+    );
+    let json = check("--call=check,format=json");
+    assert!(!json.contains("::warning"), "{json}");
 }
