@@ -13,7 +13,7 @@ use crate::registry::{Client, Threads};
 use crate::store::{Record, Store};
 use crate::vocab::{
     BuildRequest, Descriptor, Diagnostic, DiffId, Digest, Event, EventSink, ExitCode, ImageRef,
-    KeyBuilder, Platform, ResultId, VertexId, nearest,
+    KeyBuilder, Platform, ResultId, VertexId, likeness, nearest,
 };
 use crate::worker::{now, open_layout_file};
 
@@ -285,12 +285,15 @@ impl Resolver<'_> {
         // Whoever does not let tags be listed has told already that there is no such image.
         let tags = self.client.tags(image).ok()?;
         let wanted = image.tag.as_deref().unwrap_or("latest");
-        let nearest = nearest(wanted, tags.iter().map(String::as_str));
-        // Versions come in order, so the newest are at the end.
-        let others = tags.iter().rev().map(String::as_str);
-        let mut shown: Vec<&str> = nearest.into_iter().collect();
-        shown.extend(others.filter(|tag| Some(*tag) != nearest).take(SHOWN));
+        let mut shown: Vec<&str> = tags.iter().map(String::as_str).collect();
+        shown.sort_by(|a, b| likeness(wanted, a, b));
+        let nearest = nearest(wanted, shown.iter().copied());
         shown.truncate(SHOWN);
+        // A slip at the beginning.
+        if let Some(nearest) = nearest.filter(|nearest| !shown.contains(nearest)) {
+            shown.insert(0, nearest);
+            shown.truncate(SHOWN);
+        }
         let more = match tags.len().saturating_sub(shown.len()) {
             _ if shown.is_empty() => return None,
             0 => String::new(),

@@ -48,7 +48,7 @@ pub use isolation::{RequiredIsolation, Rung, StorageDriver, UnknownName};
 pub use key::{CacheKey, KeyBuilder, KeyComponent};
 pub use ledger::{Attributes, DeviceNumber, FileId, Ledger, Ownership, mode_on_disk};
 pub use miss::{Change, FileChange, Reason, reasons_text};
-pub use nearest::nearest;
+pub use nearest::{likeness, nearest};
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ReferenceError};
 pub use request::{

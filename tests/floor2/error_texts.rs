@@ -245,7 +245,7 @@ fn an_image_that_cannot_be_had() {
         1 | FROM HOST/app:1.2.5
           |      ^^^^^^^^^^^^^^^^^^^^^^^^^
           cause: not found in the registry: `HOST/app:1.2.5`: MANIFEST_UNKNOWN: the fake says so
-          hint: the repository has no tag `1.2.5`, but these: 1.2.3, latest, 1.2.4
+          hint: the repository has no tag `1.2.5`, but these: 1.2.4, 1.2.3, latest
     "#]],
     );
     check(
