@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use clap::builder::TypedValueParser as _;
 use clap::{Arg, ArgAction, Command};
 
-/// The words that other builders' flags are read by.
-const WORDS: [(&str, bool); 12] = [
+/// The words that other builders' flags are read by, and those of our variables.
+const WORDS: [(&str, bool); 16] = [
     ("true", true),
     ("false", false),
     ("1", true),
@@ -22,6 +22,10 @@ const WORDS: [(&str, bool); 12] = [
     ("FALSE", false),
     ("True", true),
     ("False", false),
+    ("yes", true),
+    ("no", false),
+    ("on", true),
+    ("off", false),
 ];
 
 /// Lets the flags of `command` have values if a word needs that.
@@ -106,6 +110,7 @@ mod tests {
                 true,
             ),
             (&["--push=T", "--pull=True", "."], false, true, true),
+            (&["--no-cache=on", "--push=no", "."], true, false, false),
         ] {
             let build = build(words).unwrap();
             let found = (build.no_cache, build.push, build.pull);
@@ -122,7 +127,7 @@ mod tests {
     fn other_words_are_no_values_of_flags() {
         for words in [
             &["--no-cache=maybe", "."][..],
-            &["--no-cache=true", "--push=yes", "."],
+            &["--no-cache=true", "--push=maybe", "."],
             &["--no-cache=", "."],
         ] {
             assert!(build(words).is_err(), "{words:?}");

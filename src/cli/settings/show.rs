@@ -113,14 +113,20 @@ fn discreet(text: &str) -> String {
 
 /// Credentials have their own variable.
 fn credentials(matches: &ArgMatches, variables: &[(String, OsString)]) -> String {
-    let typed = matches.try_contains_id("creds");
-    let origin = match (typed, twin::variable("BUILDER_CREDS", variables)) {
-        (Err(_), _) => return String::new(),
-        (Ok(true), _) => "command line",
-        (Ok(false), Some(_)) => "BUILDER_CREDS",
-        (Ok(false), None) => return "# creds: unset\n".to_owned(),
+    let Ok(typed) = matches.try_contains_id("creds") else {
+        return String::new();
     };
-    format!("# creds: set, by {origin}\n")
+    let is_set = |name: &&str| twin::variable(name, variables).is_some();
+    let variables = [
+        "BUILDER_CREDS",
+        "BUILDER_REGISTRY_AUTH",
+        "BUILDER_REGISTRY_USER",
+    ];
+    let typed = typed.then_some("command line");
+    match typed.or_else(|| variables.into_iter().find(is_set)) {
+        Some(origin) => format!("# creds: set, by {origin}\n"),
+        None => "# creds: unset\n".to_owned(),
+    }
 }
 
 /// Returns a line for a variable that stands for nothing.

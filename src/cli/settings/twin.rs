@@ -98,8 +98,8 @@ pub(super) fn settings(
 pub(super) fn is_true(name: &str, value: &OsStr) -> Result<bool, Failure> {
     let text = value.to_string_lossy();
     match text.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
+        "true" | "1" | "yes" | "on" | "t" => Ok(true),
+        "false" | "0" | "no" | "off" | "f" => Ok(false),
         _ => {
             let mut failure = usage(format!("{name} is neither true nor false"));
             let hint = "true, 1, yes and on switch it on; false, 0, no and off leave it off";
