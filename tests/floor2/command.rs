@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::support::lab::{Lab, base_tar};
+use crate::support::lab::{Lab, Ran, base_tar, install_program};
+use crate::support::power;
 
 #[test]
 fn import_tag_inspect_rmi_and_prune() {
@@ -122,24 +123,26 @@ fn the_program_is_one_static_file_that_runs_in_an_empty_root() {
     let interpreted = (0..count).any(|at| number(offset + at * size, 4) == PT_INTERP as usize);
     assert!(!interpreted, "it names a dynamic loader");
     if !nix::unistd::geteuid().is_root() {
-        return crate::support::power::not_run("chroot needs root");
+        return power::not_run("chroot needs root");
     }
     let root = tempfile::tempdir().unwrap();
-    fs::copy(program, root.path().join("builder")).unwrap();
+    install_program(&root.path().join("builder"));
     fs::create_dir(root.path().join("context")).unwrap();
     fs::write(
         root.path().join("context/Dockerfile"),
         "FROM scratch\nLABEL a=b\n",
     )
     .unwrap();
+    let chroot = power::program("chroot").unwrap();
     let inside = |args: &[&str]| {
-        let ran = std::process::Command::new("chroot")
+        let ran = std::process::Command::new(&chroot)
+            .env_clear()
             .arg(root.path())
             .arg("/builder")
             .args(args)
             .output()
             .unwrap();
-        crate::support::lab::Ran::of(ran)
+        Ran::of(ran)
     };
     inside(&["version"]).succeeds();
     inside(&[

@@ -20,7 +20,7 @@ use builder::layer::EntryKind;
 use serde_json::Value;
 
 use crate::support::image::{FileInfo, Image};
-use crate::support::lab::{Lab, Ran, base_tar};
+use crate::support::lab::{Lab, Ran, base_tar, install_program};
 use crate::support::power;
 
 use context::{plant, settle};
@@ -194,17 +194,15 @@ impl Ground {
         plant(&lab.context());
         let owner = way.user.as_deref().map(numbers);
         // The program and its base may lie where the user does not get to.
-        let program = Path::new(env!("CARGO_BIN_EXE_builder"));
-        for (from, name, mode) in [(program, "builder", 0o755), (base_tar(), "base.tar", 0o644)] {
-            fs::copy(from, lab.path(name)).unwrap();
-            fs::set_permissions(lab.path(name), fs::Permissions::from_mode(mode)).unwrap();
-        }
+        install_program(&lab.path("builder"));
+        let base = lab.path("base.tar");
+        fs::copy(base_tar(), &base).unwrap();
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o644)).unwrap();
         if let Some((uid, gid)) = owner {
             chown(lab.path(""), Some(uid), Some(gid)).unwrap();
         }
         settle(&lab.context(), owner);
         let ground = Ground { lab, way };
-        let base = ground.lab.path("base.tar");
         ground
             .run(&["import", base.to_str().unwrap(), "base"])
             .succeeds();

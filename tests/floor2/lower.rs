@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::lab::{Lab, Ran};
+use crate::support::lab::{Lab, Ran, install_program};
 use crate::support::power;
 
 /// Two stages; a layer with a deletion and a file that somebody else owns.
@@ -340,7 +340,7 @@ fn another_users_store_serves_with_what_it_can() {
         .prefix("builder-user-")
         .tempdir()
         .unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_builder"), home.path().join("builder")).unwrap();
+    install_program(&home.path().join("builder"));
     let changed = DOCKERFILE.replace("cat /d/made > /got", "stat -c %u:%g /d/made > /got");
     fs::write(home.path().join("Dockerfile"), changed).unwrap();
     let mut chown = Command::new("chown");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::server::Server;
-use crate::support::lab::{Lab, Ran};
+use crate::support::lab::{Lab, Ran, install_program};
 use crate::support::power;
 use crate::{have, tool};
 
@@ -177,7 +177,7 @@ fn a_real_distribution_as_an_ordinary_user() {
         dockerfile("debian:bookworm"),
     )
     .unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_builder"), home.path().join("builder")).unwrap();
+    install_program(&home.path().join("builder"));
     tool("chown", &["-R", &user, path]);
     let as_user_reading = |args: &[&str], input: Stdio| {
         let mut command = Command::new(power::program("runuser").unwrap());

@@ -14,13 +14,13 @@ mod profile;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use environment::{Bench, Environment, Place, Site, run};
 use serde_json::Value;
+use support::lab::install_program;
 use support::power;
 
 /// Stages whose images are compared.
@@ -101,8 +101,7 @@ fn make_site(user: Option<String>) -> Site {
     let builder = home.join("builder");
     // A process that was left behind may still run the old one.
     fs::remove_file(&builder).ok();
-    fs::copy(env!("CARGO_BIN_EXE_builder"), &builder).unwrap();
-    fs::set_permissions(&builder, fs::Permissions::from_mode(0o755)).unwrap();
+    install_program(&builder);
 
     // Roots stay as they were made: containers see them as the lower layer of their own.
     let [root, shifted_root] = ["root", "shifted-root"].map(|name| home.join(name));

@@ -306,6 +306,20 @@ pub fn base_tar() -> &'static Path {
     })
 }
 
+/// Puts a copy of the program where another user, or another root, finds it.
+///
+/// Another process writes it: while a thread of this one has it open for writing, a child that any test starts in that moment has it open
+/// too until it executes, and a file that is open for writing cannot be executed (ETXTBSY).
+pub fn install_program(to: &Path) {
+    let program = env!("CARGO_BIN_EXE_builder");
+    let installed = Command::new("install")
+        .args(["-m", "755", program])
+        .arg(to)
+        .status()
+        .expect("install is there");
+    assert!(installed.success());
+}
+
 /// Returns the full name of a short one.
 pub fn full(name: &str) -> ImageRef {
     name.parse().unwrap()
