@@ -35,6 +35,10 @@ impl Worker for Names {
         unreachable!("{ONLY_NAMES}")
     }
 
+    fn lookup_here(&self, _: &CacheKey) -> Result<Option<StepResult>, StepError> {
+        unreachable!("{ONLY_NAMES}")
+    }
+
     fn adopt(&self, _: &CacheKey, _: &[KeyComponent]) -> Result<Option<StepResult>, StepError> {
         unreachable!("{ONLY_NAMES}")
     }

@@ -75,10 +75,25 @@ impl Definition<'_> {
 
     /// Turns a record found under the definition or content key into the result of this step on its root.
     pub(super) fn placed(&self, found: StepResult) -> StepResult {
-        match &self.step.op {
-            Op::Copy(copy) if keys::stands_alone(copy) => self.stacked(found),
-            _ => found,
+        match self.stands_alone() {
+            true => self.stacked(found),
+            false => found,
         }
+    }
+
+    /// Tells whether the root is in no key of the step.
+    pub(super) fn stands_alone(&self) -> bool {
+        matches!(&self.step.op, Op::Copy(copy) if keys::stands_alone(copy))
+    }
+
+    /// Tells whether the definition key is made of the result ID of any of `these` steps.
+    pub(super) fn is_made_of(&self, these: &dyn Fn(StepId) -> bool) -> bool {
+        let root = self.step.inputs.first();
+        let readings = self.readings.iter().zip(&self.identities);
+        let mut by_result = readings
+            .filter(|(_, identity)| matches!(identity, SourceIdentity::Result(_)))
+            .map(|(reading, _)| reading.tree);
+        (!self.stands_alone() && root.is_some_and(|root| these(*root))) || by_result.any(these)
     }
 
     /// Turns the record of a layer that the root had no part in into the result of this step on its root.
@@ -102,11 +117,7 @@ impl Definition<'_> {
 
     /// Tells whether the step has a key with facts in the root's place: its layer may depend on less than all of the root.
     pub(super) fn reads_part_of_root(&self) -> bool {
-        match &self.step.op {
-            Op::Copy(copy) => !keys::stands_alone(copy),
-            Op::Workdir(_) => true,
-            _ => false,
-        }
+        matches!(self.step.op, Op::Copy(_) | Op::Workdir(_)) && !self.stands_alone()
     }
 
     /// Returns the content key with `facts` in the root's place.

@@ -83,6 +83,8 @@ struct Board<'a, 's, W: Worker> {
 struct State {
     results: Vec<Option<StepResult>>,
     cached: Vec<bool>,
+    /// Results whose IDs hold a random number of this build: nobody else has a record under a key that is made of one.
+    own: Vec<bool>,
     /// Per step: how many of its inputs have no result.
     missing: Vec<usize>,
     ready: BTreeSet<usize>,
@@ -124,6 +126,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         let state = State {
             results: vec![None; count],
             cached: vec![false; count],
+            own: vec![false; count],
             ready: (0..count).filter(|&at| missing[at] == 0).collect(),
             missing,
             packs: VecDeque::new(),
@@ -171,7 +174,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             };
             match task {
                 Task::Resolve(step) => match self.resolve(StepId(step)) {
-                    Ok((result, cached)) => done.resolved(result, cached),
+                    Ok(resolved) => done.resolved(resolved),
                     Err(error) => done.failed(error),
                 },
                 Task::Pack(step) => match self.pack(StepId(step)) {
@@ -201,17 +204,17 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         self.schedule.events.emit(event);
     }
 
-    /// Returns the result of a step whose inputs have theirs, and whether it came from the cache.
-    fn resolve(&self, id: StepId) -> Result<(StepResult, bool), StepError> {
+    /// Returns the result of a step whose inputs have theirs.
+    fn resolve(&self, id: StepId) -> Result<Resolved, StepError> {
         let Schedule { graph, cancel, .. } = *self.schedule;
         let step = &graph.steps[id.0];
         if let Some(given) = given(step) {
-            return Ok((given, true));
+            return Ok(Resolved::cached(given));
         }
         let vertex = VertexId(id.0 as u32);
         if let Some(known) = &self.schedule.known[id.0] {
             self.emit(Event::Cached { vertex });
-            return Ok((known.clone(), true));
+            return Ok(Resolved::cached(known.clone()));
         }
         let mut attempt = 1;
         loop {
@@ -250,7 +253,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         &self,
         id: StepId,
         vertex: VertexId,
-    ) -> Result<Option<(StepResult, bool)>, StepError> {
+    ) -> Result<Option<Resolved>, StepError> {
         let Schedule {
             graph,
             worker,
@@ -258,32 +261,48 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             ..
         } = *self.schedule;
         let (step, origin) = (&graph.steps[id.0], &graph.origins[id.0]);
-        let inputs: Vec<(StepId, StepResult)> = {
+        let inputs: Vec<Input> = {
             let state = self.lock();
             step.inputs
                 .iter()
-                .map(|&input| {
-                    (
-                        input,
-                        state.results[input.0].clone().expect("inputs are resolved"),
-                    )
+                .map(|&input| Input {
+                    step: input,
+                    result: state.results[input.0].clone().expect("inputs are resolved"),
+                    is_own: state.own[input.0],
                 })
                 .collect()
         };
         let input = |wanted: StepId| {
             &inputs
                 .iter()
-                .find(|(input, _)| *input == wanted)
+                .find(|input| input.step == wanted)
                 .expect("only inputs are asked for")
-                .1
+                .result
         };
         let definition = definition(graph, step, &input, worker)?;
+        let is_own_root = inputs.first().is_some_and(|root| root.is_own);
+        let resolved = |result: StepResult, is_cached: bool| Resolved {
+            result,
+            is_cached,
+            // The root is in every result's name, and what was executed in a run's.
+            is_own: is_own_root || (!is_cached && matches!(step.op, Op::Run(_))),
+        };
         let cached = |found: StepResult| {
             self.emit(Event::Cached { vertex });
-            Ok(Some((definition.placed(found), true)))
+            Ok(Some(resolved(definition.placed(found), true)))
+        };
+        let holders = |is_own: bool| match (origin.ignore_cache, is_own) {
+            (true, _) => Holders::Nobody,
+            (false, true) => Holders::Here,
+            (false, false) => Holders::Everybody,
         };
         let (key, components) = &definition.key;
-        let _lock = match self.lock_and_look_up(vertex, &definition.key, origin.ignore_cache)? {
+        // A source's files may still be what others have read.
+        let is_own_key = definition.is_made_of(&|step| {
+            let input = inputs.iter().find(|input| input.step == step);
+            input.is_some_and(|input| input.is_own)
+        });
+        let _lock = match self.lock_and_look_up(vertex, &definition.key, holders(is_own_key))? {
             LookedUp::Found(found) => return cached(found),
             LookedUp::Missing(lock) => lock,
         };
@@ -304,7 +323,8 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         }
         let content = definition.content_key(&identities);
         if content.0 != *key {
-            match self.lock_and_look_up(vertex, &content, origin.ignore_cache)? {
+            let is_own = is_own_root && !definition.stands_alone();
+            match self.lock_and_look_up(vertex, &content, holders(is_own))? {
                 LookedUp::Found(found) => {
                     worker.remember(key, components, &origin.name, &found)?;
                     return cached(found);
@@ -332,7 +352,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             && let Some(facts) = worker.root_facts(&job)?
         {
             let facts = definition.facts_key(&identities, facts);
-            match self.lock_and_look_up(vertex, &facts, origin.ignore_cache)? {
+            match self.lock_and_look_up(vertex, &facts, holders(false))? {
                 // Facts tell of the selected names, too: they must be those of the key.
                 LookedUp::Found(_) if !is_unchanged()? => return Ok(None),
                 LookedUp::Found(found) => {
@@ -342,7 +362,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
                         worker.remember(key, components, &origin.name, &found)?;
                     }
                     self.emit(Event::Cached { vertex });
-                    return Ok(Some((found, true)));
+                    return Ok(Some(resolved(found, true)));
                 }
                 LookedUp::Missing(lock) => facts_lock = Some(lock),
             }
@@ -364,6 +384,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             job.result = keys::run_result(content.0, &(self.schedule.nonce)());
         }
         let mut made = worker.execute(&job)?;
+        let mut is_adopted = false;
         if !is_unchanged()? {
             return Ok(None);
         }
@@ -375,6 +396,7 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
             && let Some(first) = worker.adopt(&content.0, &content.1)?
         {
             made = first;
+            is_adopted = true;
         }
         if let Some((facts, components)) = &by_facts {
             worker.remember(facts, components, &origin.name, &made)?;
@@ -386,7 +408,11 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         }
         drop((facts_lock, content_lock));
         self.emit(Event::Finished { vertex });
-        Ok(Some((definition.placed(made), false)))
+        let resolved = resolved(definition.placed(made), false);
+        Ok(Some(Resolved {
+            is_own: resolved.is_own && !is_adopted,
+            ..resolved
+        }))
     }
 
     /// Returns the first step that was executed among all that a step is made from.
@@ -424,15 +450,13 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         &self,
         vertex: VertexId,
         (key, components): &keys::Key,
-        ignore_cache: bool,
+        holders: Holders,
     ) -> Result<LookedUp<W::Lock>, StepError> {
         let Schedule { worker, cancel, .. } = *self.schedule;
-        let look_up = || {
-            if ignore_cache {
-                Ok(None)
-            } else {
-                worker.lookup(key, components)
-            }
+        let look_up = || match holders {
+            Holders::Nobody => Ok(None),
+            Holders::Here => worker.lookup_here(key),
+            Holders::Everybody => worker.lookup(key, components),
         };
         if let Some(found) = look_up()? {
             return Ok(LookedUp::Found(found));
@@ -497,6 +521,40 @@ pub(super) fn first_executed(
     first
 }
 
+/// A step's input, as far as keys are made of it.
+struct Input {
+    step: StepId,
+    result: StepResult,
+    is_own: bool,
+}
+
+/// What came of a step.
+struct Resolved {
+    result: StepResult,
+    is_cached: bool,
+    /// See [`State::own`].
+    is_own: bool,
+}
+
+impl Resolved {
+    /// Something that was known before the build.
+    fn cached(result: StepResult) -> Resolved {
+        Resolved {
+            result,
+            is_cached: true,
+            is_own: false,
+        }
+    }
+}
+
+/// Who may have a record under a key.
+#[derive(Clone, Copy)]
+enum Holders {
+    Nobody,
+    Here,
+    Everybody,
+}
+
 enum LookedUp<L> {
     Found(StepResult),
     Missing(L),
@@ -513,17 +571,18 @@ struct Done<'b, 'a, 's, W: Worker> {
 }
 
 impl<W: Worker> Done<'_, '_, '_, W> {
-    fn resolved(self, result: StepResult, cached: bool) {
+    fn resolved(self, resolved: Resolved) {
         let board = self.board;
         let mut state = board.lock();
         let step = self.step.0;
         let is_packed = board.exported.contains(&step)
             || (board.schedule.pack == Packing::All && board.schedule.graph.is_shared(step));
-        if result.layer.is_some() && is_packed {
+        if resolved.result.layer.is_some() && is_packed {
             state.packs.push_back(step);
         }
-        state.results[step] = Some(result);
-        state.cached[step] = cached;
+        state.results[step] = Some(resolved.result);
+        state.cached[step] = resolved.is_cached;
+        state.own[step] = resolved.is_own;
         for &dependent in &board.dependents[step] {
             state.missing[dependent] -= 1;
             if state.missing[dependent] == 0 {

@@ -1,6 +1,6 @@
 //! Solving with a fake worker that remembers in memory and counts what it executes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 
@@ -30,12 +30,19 @@ struct Fake {
     /// What others made meanwhile.
     elsewhere: Mutex<BTreeMap<CacheKey, StepResult>>,
     superseded: Mutex<Vec<CacheKey>>,
+    /// Keys that others were asked about.
+    asked: Mutex<Vec<CacheKey>>,
 }
 
 impl Worker for Fake {
     type Lock = ();
 
     fn lookup(&self, key: &CacheKey, _: &[KeyComponent]) -> Result<Option<StepResult>, StepError> {
+        self.asked.lock().unwrap().push(*key);
+        self.lookup_here(key)
+    }
+
+    fn lookup_here(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError> {
         Ok(self.records.lock().unwrap().get(key).cloned())
     }
 
@@ -443,6 +450,26 @@ fn facts_are_asked_for_only_where_nothing_else_is_known() {
     *fake.facts.lock().unwrap() = Some("other");
     solve(&on_a_base("base"), &fake).unwrap();
     assert!(executed(&fake).is_empty());
+}
+
+#[test]
+fn others_are_not_asked_about_what_only_this_build_can_know() {
+    let asked = |fake: &Fake| {
+        solve(&on_a_base("base"), fake).unwrap();
+        assert_eq!(executed(fake), [2, 3, 4, 5]);
+        let keys = std::mem::take(&mut *fake.asked.lock().unwrap());
+        keys.into_iter().collect::<BTreeSet<_>>().len()
+    };
+    let alone = fake();
+    assert_eq!(asked(&alone), 1, "the first run");
+    let with_facts = fake();
+    *with_facts.facts.lock().unwrap() = Some("free");
+    assert_eq!(asked(&with_facts), 3, "and what copy and workdir read");
+    let first = alone.locks.lock().unwrap()[0];
+    let result = alone.records.lock().unwrap()[&first].clone();
+    let others = fake();
+    others.elsewhere.lock().unwrap().insert(first, result);
+    assert_eq!(asked(&others), 4, "what follows a step of theirs");
 }
 
 #[test]

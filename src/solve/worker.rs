@@ -17,6 +17,9 @@ pub trait Worker: Sync {
         components: &[KeyComponent],
     ) -> Result<Option<StepResult>, StepError>;
 
+    /// The same, where nobody but this machine can have one.
+    fn lookup_here(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError>;
+
     /// Returns what another machine made under `key` while this one did, to be used instead: then later keys of both are the same.
     fn adopt(
         &self,

@@ -285,12 +285,19 @@ impl Worker for Machine<'_> {
         key: &CacheKey,
         components: &[KeyComponent],
     ) -> Result<Option<StepResult>, StepError> {
+        match self.lookup_here(key)? {
+            None => Ok(self.shared_lookup(key, components, false)),
+            found => Ok(found),
+        }
+    }
+
+    fn lookup_here(&self, key: &CacheKey) -> Result<Option<StepResult>, StepError> {
         let record = self
             .store
             .record(key)
             .map_err(|error| Machine::store_failed(&error))?;
         let Some(record) = record else {
-            return Ok(self.shared_lookup(key, components, false));
+            return Ok(None);
         };
         self.note(key, &record);
         Ok(Some(StepResult {
