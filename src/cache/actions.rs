@@ -19,6 +19,21 @@ pub(super) fn document(
     Ok(client.actions_cache(place)?.document(name, MOST_ENTRY)?)
 }
 
+/// Asks about several names at the same time.
+pub(super) fn documents_under(
+    client: &Client,
+    place: &ActionsPlace,
+    names: &[String],
+) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+    let found = client
+        .actions_cache(place)?
+        .document_each(names, MOST_ENTRY)?;
+    Ok(found
+        .into_iter()
+        .map(|found| found.map_err(CacheError::from))
+        .collect())
+}
+
 pub(super) fn put_document(
     client: &Client,
     place: &ActionsPlace,

@@ -39,6 +39,23 @@ pub(super) fn document(
     Ok(bucket.get(&document_name(place, name), MOST_ENTRY)?)
 }
 
+/// Asks about several names at the same time.
+pub(super) fn documents_under(
+    client: &Client,
+    place: &BucketPlace,
+    names: &[String],
+) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| document_name(place, name))
+        .collect();
+    let found = client.bucket(place)?.get_each(&names, MOST_ENTRY)?;
+    Ok(found
+        .into_iter()
+        .map(|found| found.map_err(CacheError::from))
+        .collect())
+}
+
 /// Writes a document; fails where a blob of it is not there.
 pub(super) fn put_document(
     client: &Client,

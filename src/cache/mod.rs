@@ -13,6 +13,7 @@
 //!        ├─ bucket     manifests/SCOPE-step-KEY, blobs/sha256:HEX
 //!        └─ actions    SCOPE-step-KEY.MOMENT, builder-blob-HEX
 //! entry ── the document of one step: an image manifest (written)
+//! trail ── SCOPE-trail-INSTRUCTIONS: keys to ask about together
 //! mounts ── what cache mounts hold: SCOPE-mount-KEY
 //! upkeep ── what lies at a place, and removing it
 //! ```
@@ -43,7 +44,7 @@ mod registry;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod turns;
+mod trail;
 pub mod upkeep;
 mod written;
 

@@ -13,6 +13,8 @@ use crate::vocab::{
     Timestamp,
 };
 
+/// Requests to one place at the same time.
+pub(super) const AT_ONCE: usize = 8;
 /// Layers that travel to a place at the same time, where nothing else is known.
 const LAYERS_AT_ONCE: usize = 2;
 
@@ -121,6 +123,11 @@ impl Place {
         format!("{}-mount-{}", self.scope.as_str(), key.hex())
     }
 
+    /// Returns the name of the trail of those who follow the same instructions.
+    pub(super) fn trail(&self, instructions: &Digest) -> String {
+        format!("{}-trail-{}", self.scope.as_str(), instructions.hex())
+    }
+
     /// Returns the document under a name; `None` if there is none. What it says is not checked.
     pub(super) fn document(
         &self,
@@ -139,6 +146,28 @@ impl Place {
             Kind::Bucket(place) => bucket::document(client, place, name),
             Kind::Actions(place) => actions::document(client, place, name),
         }
+    }
+
+    /// Returns the documents under several names, asked for at the same time. Starts no thread.
+    pub(super) fn documents_under(
+        &self,
+        client: &Client,
+        names: &[String],
+    ) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+        match &self.kind {
+            Kind::Registry(image) => registry::documents_under(client, image, names),
+            Kind::Directory(_) => {
+                let documents = names.iter().map(|name| self.document(client, name));
+                Ok(documents.collect())
+            }
+            Kind::Bucket(place) => bucket::documents_under(client, place, names),
+            Kind::Actions(place) => actions::documents_under(client, place, names),
+        }
+    }
+
+    /// Tells whether each question takes as long as a network does.
+    pub(super) fn is_far(&self) -> bool {
+        !matches!(self.kind, Kind::Directory(_))
     }
 
     /// Returns the records inside the image that the place is named after; the inner error says what is there instead.

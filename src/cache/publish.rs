@@ -10,11 +10,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::entry::{Entry, PackedForm, nothing};
+use super::trail::Trail;
 use super::written::is_stale;
-use super::{CacheError, Place};
+use super::{CacheError, Place, Shared};
 use crate::registry::Client;
 use crate::vocab::{
-    CacheKey, Cancel, Compression, Descriptor, ImageRef, LayerForm, LayerId, Timestamp,
+    CacheKey, Cancel, Compression, Descriptor, Digest, ImageRef, LayerForm, LayerId, Timestamp,
 };
 
 /// Entries that are written at the same time when the build is done.
@@ -90,6 +91,7 @@ struct State {
     done: BTreeSet<(usize, CacheKey)>,
     /// Entries that promise what is not there, and are written over.
     spoilt: BTreeSet<CacheKey>,
+    trail: Option<Left>,
     /// Per place: what went wrong first. It is given nothing any more.
     failed: Vec<Option<CacheError>>,
     /// Per place: whether it has refused to note a use. It is spared the next ones.
@@ -108,6 +110,14 @@ struct Note {
     entry: Entry,
     /// Where the entry was found: it is there.
     found_at: Option<Place>,
+}
+
+/// What a build leaves for the next one.
+struct Left {
+    instructions: Digest,
+    trail: Trail,
+    /// Those that were found, each with the identity of its place.
+    trails: Vec<(String, Trail)>,
 }
 
 impl Publisher {
@@ -232,6 +242,16 @@ impl Publisher {
         }
     }
 
+    /// Notes what a build of these instructions asks about, for the next one. `shared` has seen the trails that are there.
+    pub fn leave_trail(&self, instructions: Digest, keys: Vec<CacheKey>, shared: &Shared<'_>) {
+        let used = self.inner.now;
+        self.inner.state().trail = Some(Left {
+            instructions,
+            trail: Trail { keys, used },
+            trails: shared.trails(),
+        });
+    }
+
     /// Gives what was not given yet and waits for all. Returns what went wrong, place by place. A step whose layer was never ready is given as a record alone.
     pub fn finish(&self, client: &Client) -> Vec<(&Publication, CacheError)> {
         self.inner.state().is_ending = true;
@@ -244,14 +264,19 @@ impl Publisher {
             drop(thread.join());
         }
         let keys: Vec<CacheKey> = self.inner.state().notes.keys().copied().collect();
-        let queue = Mutex::new(keys.into_iter());
+        // The trail is `None`.
+        let last = std::iter::once(None);
+        let queue = Mutex::new(keys.into_iter().map(Some).chain(last));
         std::thread::scope(|scope| {
             for _ in 0..ENTRIES_AT_ONCE {
                 scope.spawn(|| {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some(key) = next else { return };
-                        self.inner.publish_entry(client, &key);
+                        match next {
+                            None => return,
+                            Some(None) => self.inner.publish_trail(client),
+                            Some(Some(key)) => self.inner.publish_entry(client, &key),
+                        }
                     }
                 });
             }
@@ -371,6 +396,44 @@ impl Inner {
                 Err(error) => {
                     state.failed[at].get_or_insert(error);
                 }
+            }
+        }
+    }
+
+    /// Gives the trail to every place that lacks it. Nobody misses one that cannot be given.
+    fn publish_trail(&self, client: &Client) {
+        let Some(Left {
+            instructions,
+            trail,
+            trails,
+        }) = self.state().trail.take()
+        else {
+            return;
+        };
+        let Some(documents) = trail.documents(&instructions) else {
+            return;
+        };
+        for (at, publication) in self.publications.iter().enumerate() {
+            let place = &publication.place;
+            if !place.is_far() || self.state().failed[at].is_some() || self.cancel.is_cancelled() {
+                continue;
+            }
+            let name = place.trail(&instructions);
+            let is_fresh =
+                |there: &Trail| there.leads_like(&trail) && !is_stale(there.used, self.now);
+            let was_found = trails
+                .iter()
+                .any(|(found_at, found)| *found_at == place.identity() && is_fresh(found));
+            // One that cannot be read is written over.
+            let is_there = || {
+                let bytes = place.document(client, &name).ok().flatten();
+                let there = bytes.and_then(|bytes| Trail::parse(&instructions, &bytes).ok());
+                there.as_ref().is_some_and(is_fresh)
+            };
+            if !was_found && !is_there() {
+                let (blob, bytes) = nothing();
+                let put = put_bytes(client, place, &blob, bytes);
+                drop(put.and_then(|()| place.put_document(client, &name, &documents)));
             }
         }
     }

@@ -8,12 +8,11 @@ use std::io::Read;
 
 use super::CacheError;
 use super::entry::Entry;
-use super::place::{Named, Removal};
-use super::turns::{AT_ONCE, each};
+use super::place::{AT_ONCE, Named, Removal};
 use super::written::Documents;
 use crate::image::{Manifest, OCI_MANIFEST, parse_config, parse_manifest};
-use crate::registry::{Client, OpenAt, RegistryError};
-use crate::vocab::{Descriptor, Digest, ImageRef};
+use crate::registry::{Client, Fetched, OpenAt, RegistryError};
+use crate::vocab::{Descriptor, Digest, ImageRef, each};
 
 /// Images of one index whose records are read.
 const MOST_PLATFORMS: usize = 8;
@@ -23,7 +22,22 @@ pub(super) fn document(
     image: &ImageRef,
     name: &str,
 ) -> Result<Option<Vec<u8>>, CacheError> {
-    match client.standing(&image.with_tag(name)) {
+    existing(client.standing(&image.with_tag(name)))
+}
+
+/// Asks about several names at the same time.
+pub(super) fn documents_under(
+    client: &Client,
+    image: &ImageRef,
+    names: &[String],
+) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+    let images: Vec<ImageRef> = names.iter().map(|name| image.with_tag(name)).collect();
+    let found = client.standing_each(&images)?;
+    Ok(found.into_iter().map(existing).collect())
+}
+
+fn existing(found: Result<Option<Fetched>, RegistryError>) -> Result<Option<Vec<u8>>, CacheError> {
+    match found {
         Ok(fetched) => Ok(fetched.map(|fetched| fetched.bytes)),
         // What the registry answers for a repository that does not exist yet, to those who may not list.
         Err(RegistryError::Denied {

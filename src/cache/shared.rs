@@ -2,15 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::entry::{Entry, EntryLayer, PackedForm};
+use super::trail::Trail;
 use super::{CacheError, Place, ToPublish};
 use crate::registry::Client;
 use crate::vocab::{
     CacheKey, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ImageRef, KeyComponent,
     LayerForm, LayerId,
 };
+
+/// Documents that are asked for together before anybody needs them.
+const EARLY_AT_ONCE: usize = 32;
+/// Bytes of such documents that are kept at most, but for those that came with the last of them.
+const MOST_EARLY: usize = 16 << 20;
 
 /// The caches that a build reads.
 ///
@@ -20,7 +26,16 @@ pub struct Shared<'a> {
     places: Vec<Place>,
     events: &'a dyn EventSink,
     cancel: Cancel,
+    way: OnceLock<Way<'a>>,
     state: Arc<Mutex<State>>,
+}
+
+/// The way that look-ups take.
+struct Way<'a> {
+    /// What trails along it are called after.
+    instructions: Digest,
+    /// Tells of what nobody will be asked about.
+    is_known: Box<dyn Fn(&CacheKey) -> bool + Send + Sync + 'a>,
 }
 
 #[derive(Default)]
@@ -34,6 +49,12 @@ struct State {
     newly_lost: Vec<LayerId>,
     /// Of the same length as the places.
     silent: Vec<bool>,
+    /// Places that were asked something, for a trail as well. Of the same length as the places.
+    begun: Vec<bool>,
+    /// Trails that were found, by place.
+    trails: HashMap<usize, Trail>,
+    /// Documents of steps that came before anybody asked for them, by place.
+    early: HashMap<(usize, CacheKey), Option<Vec<u8>>>,
     /// Records inside images; read when a place has no entry of its own. Of the same length as the places.
     records: Vec<Option<HashMap<CacheKey, Entry>>>,
 }
@@ -57,6 +78,7 @@ impl<'a> Shared<'a> {
     pub fn new(places: Vec<Place>, events: &'a dyn EventSink, cancel: &Cancel) -> Shared<'a> {
         let state = State {
             silent: vec![false; places.len()],
+            begun: vec![false; places.len()],
             records: vec![None; places.len()],
             ..State::default()
         };
@@ -64,8 +86,31 @@ impl<'a> Shared<'a> {
             places,
             events,
             cancel: cancel.clone(),
+            way: OnceLock::new(),
             state: Arc::new(Mutex::new(state)),
         }
+    }
+
+    /// Says after what the trail of the look-ups to come is called. Where a place knows it, their questions travel together, but for those
+    /// about what `is_known`. The first word counts.
+    pub fn follow(
+        &self,
+        instructions: Digest,
+        is_known: impl Fn(&CacheKey) -> bool + Send + Sync + 'a,
+    ) {
+        self.way.get_or_init(|| Way {
+            instructions,
+            is_known: Box::new(is_known),
+        });
+    }
+
+    /// Returns the trails that were found, each with the identity of its place.
+    pub(super) fn trails(&self) -> Vec<(String, Trail)> {
+        let state = self.state();
+        let trails = state.trails.iter();
+        trails
+            .map(|(at, trail)| (self.places[*at].identity(), trail.clone()))
+            .collect()
     }
 
     /// Tells whether there is any place to ask.
@@ -95,7 +140,12 @@ impl<'a> Shared<'a> {
         key: &CacheKey,
         components: &[KeyComponent],
     ) -> Option<(Entry, &Place)> {
-        self.state().answers.remove(key);
+        let mut state = self.state();
+        state.answers.remove(key);
+        for at in 0..self.places.len() {
+            state.early.remove(&(at, *key));
+        }
+        drop(state);
         self.look_up(client, key, components)
     }
 
@@ -104,7 +154,7 @@ impl<'a> Shared<'a> {
             if self.state().silent[at] {
                 continue;
             }
-            let entry = match place.document(client, &place.step(key)) {
+            let entry = match self.document(client, at, key) {
                 Ok(Some(bytes)) => Entry::parse(key, &bytes),
                 Ok(None) => match self.record(client, at, key) {
                     Some(entry) => Ok(entry),
@@ -155,6 +205,87 @@ impl<'a> Shared<'a> {
         }
         self.state().answers.insert(*key, None);
         None
+    }
+
+    /// Asks a place for the document of a step. The first question takes along what the trail leads to.
+    fn document(
+        &self,
+        client: &Client,
+        at: usize,
+        key: &CacheKey,
+    ) -> Result<Option<Vec<u8>>, CacheError> {
+        let place = &self.places[at];
+        let (is_first, early) = {
+            let mut state = self.state();
+            let is_first = !std::mem::replace(&mut state.begun[at], true);
+            (is_first, state.early.remove(&(at, *key)))
+        };
+        match (early, self.way.get()) {
+            (Some(document), _) => Ok(document),
+            (None, Some(way)) if is_first && place.is_far() => self.begin(client, at, key, way),
+            (None, _) => place.document(client, &place.step(key)),
+        }
+    }
+
+    /// Asks a place for the first document and for the trail, then for all that the trail leads to from there. Whatever goes wrong with
+    /// these is met again by those who ask for them.
+    fn begin(
+        &self,
+        client: &Client,
+        at: usize,
+        key: &CacheKey,
+        way: &Way<'_>,
+    ) -> Result<Option<Vec<u8>>, CacheError> {
+        let place = &self.places[at];
+        let names = [place.step(key), place.trail(&way.instructions)];
+        let mut answers = place.documents_under(client, &names)?;
+        let trail = answers.pop().and_then(Result::ok).flatten();
+        let answer = answers.pop().unwrap_or(Ok(None));
+        let trail = trail.and_then(|bytes| Trail::parse(&way.instructions, &bytes).ok());
+        let Some(trail) = trail else {
+            return answer;
+        };
+        let mut keys = trail.keys.clone();
+        self.state().trails.insert(at, trail);
+        // A first key that is not on it has changed, and most others with it.
+        if keys.contains(key) {
+            let mut seen = HashSet::from([*key]);
+            keys.retain(|key| seen.insert(*key) && !(way.is_known)(key));
+            // Those that come first and know no trail (the scope of a new branch) will be asked the same.
+            let before = {
+                let state = self.state();
+                let mut before: Vec<usize> = (0..at).collect();
+                before.retain(|before| {
+                    let is_asked = state.begun[*before] && !state.silent[*before];
+                    is_asked && !state.trails.contains_key(before) && self.places[*before].is_far()
+                });
+                before
+            };
+            for place in before.into_iter().chain([at]) {
+                self.ask_early(client, place, &keys);
+            }
+        }
+        answer
+    }
+
+    /// Asks a place for documents of steps before anybody needs them, as long as these are what documents are.
+    fn ask_early(&self, client: &Client, at: usize, keys: &[CacheKey]) {
+        let place = &self.places[at];
+        let mut bytes = 0;
+        for keys in keys.chunks(EARLY_AT_ONCE) {
+            let names: Vec<String> = keys.iter().map(|key| place.step(key)).collect();
+            let documents = place.documents_under(client, &names).unwrap_or_default();
+            let mut state = self.state();
+            for (key, document) in keys.iter().zip(documents) {
+                if let Ok(document) = document {
+                    bytes += document.as_ref().map_or(0, Vec::len);
+                    state.early.insert((at, *key), document);
+                }
+            }
+            if bytes > MOST_EARLY {
+                return;
+            }
+        }
     }
 
     /// Returns what an image of a place's name says of a key. The image is read once.

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::CacheError;
-use super::turns::{AT_ONCE, each};
+use super::place::AT_ONCE;
 use crate::image::{ImageConfig, MediaTypes, assemble, complete};
-use crate::vocab::{Descriptor, DiffId, Timestamp};
+use crate::vocab::{Descriptor, DiffId, Timestamp, each};
 
 /// Registries refuse manifests beyond 4 MiB; what is longer (the inputs of a step, with a heredoc of megabytes) is not shared.
 const MOST_BYTES: usize = 3 << 20;

@@ -392,13 +392,14 @@ fn kind(sort: Sort) -> &'static str {
     match sort {
         Sort::Step => "step",
         Sort::Mount => "mount",
+        Sort::Trail => "trail",
     }
 }
 
 /// Returns a description as the user knows it: a mount's id has its namespace in front.
 fn shown(sort: Sort, description: &str) -> &str {
     match sort {
-        Sort::Step => description,
+        Sort::Step | Sort::Trail => description,
         Sort::Mount => description.strip_prefix('/').unwrap_or(description),
     }
 }

@@ -59,7 +59,7 @@ impl Export<'_> {
     }
 
     /// Returns the layers of all images, each once.
-    pub(super) fn layers(&self) -> Vec<&Descriptor> {
+    pub fn layers(&self) -> Vec<&Descriptor> {
         let mut layers: Vec<&Descriptor> = Vec::new();
         for layer in self.images.iter().flat_map(|image| &image.layers) {
             if !layers.iter().any(|other| other.digest == layer.digest) {

@@ -1,10 +1,11 @@
 //! Caches that machines share: which there are, and what is given to them when the build is done.
 
 use crate::cache::{Place, Publication};
-use crate::plan::{Graph, StepId};
-use crate::solve::{ChainLayer, Solution, StepResult, chain, probe};
+use crate::plan::{Graph, Op, StepId};
+use crate::solve::{ChainLayer, Solution, StepResult, chain, keys_to_ask, probe};
 use crate::vocab::{
-    BuildRequest, CacheMode, CacheTo, Cancel, Diagnostic, Event, EventSink, ExitCode, LayerId,
+    BuildRequest, CacheMode, CacheTo, Cancel, Diagnostic, Digest, Event, EventSink, ExitCode,
+    LayerId,
 };
 use crate::worker::{Caches, Machine, MountsFrom, MountsTo};
 
@@ -69,6 +70,7 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
 
 /// Returns what the caches hold. What they know by a record alone is left out where a step that has to be performed needs its files.
 pub(super) fn look_up(graph: &Graph, machine: &Machine<'_>) -> Vec<Option<StepResult>> {
+    machine.follow(instructions(graph));
     loop {
         let known = probe(graph, machine);
         let layer_of = |step: StepId| known[step.0].as_ref().and_then(|result| result.layer);
@@ -86,6 +88,24 @@ pub(super) fn look_up(graph: &Graph, machine: &Machine<'_>) -> Vec<Option<StepRe
             return known;
         }
     }
+}
+
+/// Returns what all builds of the same instructions for the same platforms have in common, whatever their files, arguments and bases are.
+pub(super) fn instructions(graph: &Graph) -> Digest {
+    let mut text = String::from("instructions 1");
+    let mut add = |word: &str| {
+        text.push('\0');
+        text.push_str(word);
+    };
+    for output in &graph.outputs {
+        add(&output.platform.to_string());
+    }
+    for (step, origin) in graph.steps.iter().zip(&graph.origins) {
+        if matches!(step.op, Op::Run(_) | Op::Copy(_) | Op::Workdir(_)) {
+            add(&origin.name);
+        }
+    }
+    Digest::of(text.as_bytes())
 }
 
 /// Tells whether images hold the records of their steps: as `--cache-to type=inline` or BuildKit's build argument has it.
@@ -135,6 +155,8 @@ pub(super) fn publish(
             cannot(&error, None)
         })?;
     }
+    let keys = keys_to_ask(graph, &solution.results, machine);
+    machine.leave_trail(instructions(graph), keys);
     let finished = machine.finish_publishing();
     let failures = finished.map_err(|error| cannot(&error, error.hint()))?;
     for (publication, error) in failures {

@@ -11,13 +11,16 @@ use crate::solve::{ChainLayer, Solution, StepError};
 use crate::store::Store;
 use crate::vocab::{
     AppendTo, BuildRequest, Cancel, Descriptor, Diagnostic, Digest, Event, EventSink, ExitCode,
-    ImageRef, OutputSpec, Platform, Stream, Summary, SummaryImage, SummaryLayer, VertexId,
+    ImageRef, OutputSpec, Platform, Stream, Summary, SummaryImage, SummaryLayer, VertexId, each,
 };
 use crate::worker::Machine;
 
 use super::content::Signature;
 use super::images::{Form, Images};
 use super::{Failure, TaskIds, failure, manifests, transfer};
+
+/// Layers that are fetched at the same time.
+const FETCHES_AT_ONCE: usize = 6;
 
 /// Tells whether the files themselves are needed, by an output or to try the image out, not only records and blobs.
 pub(super) fn needs_files(request: &BuildRequest) -> bool {
@@ -91,11 +94,7 @@ pub(super) fn deliver(
             } => {
                 let export = export(form(&images, output), names);
                 if *keep {
-                    for layer in export.images.iter().flat_map(|image| &image.layers) {
-                        if machine.store().blob_size(&layer.digest).is_none() {
-                            task.run(format!("fetch {}", layer.digest), |_| fetch(layer))?;
-                        }
-                    }
+                    bring(&export, &blobs, &task)?;
                     keep_image(machine.store(), &export)?;
                 }
                 if *push {
@@ -116,6 +115,7 @@ pub(super) fn deliver(
             }
             OutputSpec::Oci { dest, tar, .. } => {
                 let export = export(form(&images, output), &request.tags);
+                bring(&export, &blobs, &task)?;
                 task.run(
                     format!("write OCI layout {}", dest.display()),
                     |_| match tar {
@@ -126,6 +126,7 @@ pub(super) fn deliver(
             }
             OutputSpec::Docker { dest, .. } => {
                 let export = export(form(&images, output), &request.tags);
+                bring(&export, &blobs, &task)?;
                 task.run(format!("write Docker archive {}", dest.display()), |_| {
                     export::docker_archive(&export, &blobs, dest)
                 })?;
@@ -419,6 +420,16 @@ fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(Digest, ImageRe
         }
     }
     found
+}
+
+/// Brings the layers that are not here into the store, several at the same time.
+fn bring(export: &Export<'_>, blobs: &Blobs<'_>, task: &Task<'_>) -> Result<(), Failure> {
+    let mut missing = export.layers();
+    missing.retain(|layer| blobs.store.blob_size(&layer.digest).is_none());
+    let (_, failure) = each(&missing, FETCHES_AT_ONCE, |layer| {
+        task.run(format!("fetch {}", layer.digest), |_| (blobs.fetch)(layer))
+    });
+    failure.map_or(Ok(()), Err)
 }
 
 /// Brings a layer that no step needed, a base's or a shared cache's, into the store.

@@ -8,8 +8,8 @@ use crate::solve::{self, Forecast};
 use crate::vocab::{BuildRequest, EventSink, Reason};
 use crate::worker::Machine;
 
-use super::Failure;
 use super::planned::planned;
+use super::{Failure, caches};
 
 /// One step of a plan.
 #[derive(Clone, Debug)]
@@ -51,6 +51,7 @@ pub fn forecast(
 }
 
 fn outlooks(graph: &Graph, machine: &Machine<'_>) -> Result<Vec<ForecastStep>, Failure> {
+    machine.follow(caches::instructions(graph));
     let forecasts = solve::forecast(graph, machine);
     let mut steps = Vec::new();
     for ((step, origin), forecast) in graph.steps.iter().zip(&graph.origins).zip(forecasts) {

@@ -211,6 +211,17 @@ impl Client {
             .block_on(self.exchange.standing(&endpoint, image))?
     }
 
+    /// The same for several names at the same time, by this thread alone.
+    pub fn standing_each(
+        &self,
+        images: &[ImageRef],
+    ) -> Result<Vec<Result<Option<Fetched>, RegistryError>>, RegistryError> {
+        self.reactor.block_on_each(images.iter().map(async |image| {
+            let endpoint = self.exchange.origin(image);
+            self.exchange.standing(&endpoint, image).await
+        }))
+    }
+
     /// Adds entries to the index under the image's tag. Any number of jobs may do that at the same time: none loses its entries.
     pub fn append(
         &self,

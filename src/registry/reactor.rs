@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream;
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::RegistryError;
@@ -11,6 +13,8 @@ use crate::vocab::Cancel;
 
 /// How often the flag is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// Futures of one call that advance at the same time.
+const AT_ONCE: usize = 16;
 
 /// Whether threads may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,14 @@ impl Reactor {
                 () = raised(cancel) => Err(RegistryError::Cancelled),
             }
         })
+    }
+
+    /// Runs futures at the same time, which takes no further thread, and returns what came of them in their order.
+    pub(super) fn block_on_each<F: Future>(
+        &self,
+        futures: impl IntoIterator<Item = F>,
+    ) -> Result<Vec<F::Output>, RegistryError> {
+        self.block_on(stream::iter(futures).buffered(AT_ONCE).collect())
     }
 
     fn runtime(&self) -> Result<&Runtime, RegistryError> {

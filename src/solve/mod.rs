@@ -44,7 +44,7 @@ pub use probe::probe;
 pub use readings::{Reading, readings};
 pub use result::{ChainLayer, Solution, StepError, StepResult, chain};
 pub use schedule::{Packing, Schedule, run};
-pub use signature::signatures;
+pub use signature::{keys_to_ask, signatures};
 pub use worker::{Held, Job, Worker};
 
 #[cfg(test)]

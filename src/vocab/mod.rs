@@ -27,6 +27,7 @@ mod secret;
 mod size;
 mod span;
 mod time;
+mod turns;
 
 pub use cache::{
     ActionsPlace, BucketKeys, BucketPlace, CacheFrom, CacheMode, CachePlace, CacheScope, CacheTo,
@@ -61,3 +62,4 @@ pub use secret::{Secret, names_a_secret};
 pub use size::size;
 pub use span::{SourceText, Span, Spanned};
 pub use time::Timestamp;
+pub use turns::each;

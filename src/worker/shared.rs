@@ -11,7 +11,7 @@ use crate::registry::{Client, RegistryError};
 use crate::solve::{StepError, StepResult};
 use crate::store::{Packed, Record, StoreError};
 use crate::vocab::{
-    CacheKey, Cancel, Descriptor, ExitCode, ImageRef, KeyComponent, LayerForm, LayerId,
+    CacheKey, Cancel, Descriptor, Digest, ExitCode, ImageRef, KeyComponent, LayerForm, LayerId,
 };
 
 use super::Machine;
@@ -39,6 +39,19 @@ impl Machine<'_> {
             None => Ok(&self.early),
             Some(_) => self.client(),
         }
+    }
+
+    /// Says what the look-ups to come are called after: see [`Shared::follow`](crate::cache::Shared::follow).
+    pub fn follow(&self, instructions: Digest) {
+        let store = self.store;
+        self.shared.follow(instructions, |key| {
+            store.record(key).is_ok_and(|record| record.is_some())
+        });
+    }
+
+    /// Leaves for others what a build of these instructions asks about.
+    pub fn leave_trail(&self, instructions: Digest, keys: Vec<CacheKey>) {
+        self.publisher.leave_trail(instructions, keys, &self.shared);
     }
 
     /// Looks a key up in the caches that machines share.

@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::support::lab::{Lab, Ran};
-use crate::support::registry::{FakeRegistry, Fault};
+use crate::support::registry::{FakeRegistry, Fault, Gate};
 
 /// Two stages, ten steps; the run makes something that no second execution makes.
 const TEN_STEPS: &str = "FROM HOST/base:v1 AS compile\nWORKDIR /src\nCOPY src/ .\nRUN head -c 64 /dev/urandom > /random\nRUN tr a-z A-Z < main.c > /out\n\
@@ -52,12 +57,12 @@ fn an_empty_machine_with_a_warm_cache_asks_for_manifests_and_moves_no_layer() {
     let (received, sent) = log.iter().fold((0, 0), |(received, sent), entry| {
         (received + entry.received, sent + entry.sent)
     });
-    // Ten entries, the base's manifest and config; config and manifest of the image.
-    assert!(sent < 40_000 && received < 10_000, "{sent} {received}");
+    // Ten entries and their trail, the base's manifest and config; config and manifest of the image.
+    assert!(sent < 42_000 && received < 10_000, "{sent} {received}");
     let lines: Vec<String> = log.iter().map(|entry| entry.line()).collect();
     assert_eq!(
         count(&lines, "GET", "/app/cache/manifests/"),
-        10,
+        11,
         "{lines:#?}"
     );
     assert_eq!(
@@ -68,6 +73,128 @@ fn an_empty_machine_with_a_warm_cache_asks_for_manifests_and_moves_no_layer() {
     assert_eq!(count(&lines, "PATCH", ""), 0, "{lines:#?}");
     assert_eq!(count(&lines, "PUT", "/manifests/"), 1, "{lines:#?}");
     assert_eq!(registry.open_uploads(), 0);
+}
+
+/// Returns the name of the one trail in a repository, and the keys on it.
+fn trail(registry: &FakeRegistry, repository: &str) -> (String, Vec<String>) {
+    let tags = registry.tags(repository);
+    let mut trails = tags.into_iter().filter(|tag| tag.contains("-trail-"));
+    let (name, None) = (trails.next().unwrap(), trails.next()) else {
+        panic!("more than one trail");
+    };
+    let (_, bytes) = registry.manifest(repository, &name).unwrap();
+    let document: Value = serde_json::from_slice(&bytes).unwrap();
+    let text = document["annotations"]["builder.cache.trail.v1"].as_str();
+    let trail: Value = serde_json::from_str(text.unwrap()).unwrap();
+    let keys = trail["keys"].as_array().unwrap().iter();
+    (
+        name,
+        keys.map(|key| key.as_str().unwrap().to_owned()).collect(),
+    )
+}
+
+#[test]
+fn questions_about_steps_travel_together() {
+    let registry = FakeRegistry::start();
+    let Some([first, second, branch, third]) = machines(&registry, TEN_STEPS) else {
+        return;
+    };
+    let cache = format!("{}/cache", registry.host());
+    first.build(&["--cache", &cache]).succeeds();
+    let (_, keys) = trail(&registry, "cache");
+    assert_eq!(keys.len(), 10);
+
+    // Nine are held until all nine have come.
+    let together = |lab: &Lab, scope: &str, flags: &[&str]| {
+        let gate = Gate::default();
+        for key in &keys[1..] {
+            let part = format!("/cache/manifests/{scope}-step-{key}");
+            registry.fault("GET", &part, Fault::Hold(gate.clone()));
+        }
+        let (have_come, is_late) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (seen, told, late) = (have_come.clone(), is_late.clone(), gate.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_secs(20));
+            told.store(!seen.load(Ordering::SeqCst), Ordering::SeqCst);
+            late.open();
+        });
+        let seen = have_come.clone();
+        std::thread::spawn(move || {
+            gate.wait_for(9);
+            seen.store(true, Ordering::SeqCst);
+            gate.open();
+        });
+        registry.take_log();
+        let ran = lab.build(flags);
+        assert_eq!(ran.succeeds().executed(), 0, "{}", ran.stderr);
+        let came_together = have_come.load(Ordering::SeqCst) && !is_late.load(Ordering::SeqCst);
+        assert!(came_together, "one after the other");
+        let lines = registry.take_lines();
+        for scope in ["cache", scope] {
+            let part = format!("/cache/manifests/{scope}-step-");
+            assert_eq!(count(&lines, "GET", &part), 10, "{lines:#?}");
+            let part = format!("/cache/manifests/{scope}-trail-");
+            assert_eq!(count(&lines, "GET", &part), 1, "{lines:#?}");
+        }
+    };
+    together(&second, "cache", &["--cache-from", &cache]);
+    // A scope that has nothing yet is asked along the trail of the next one.
+    let new = format!("{cache}:new");
+    together(
+        &branch,
+        "new",
+        &["--cache-from", &new, "--cache-from", &cache],
+    );
+
+    // What has changed leaves the trail, and the next one follows the new one, of the same name.
+    third.file("src/main.c", "int other;\n");
+    let ran = third.build(&["--cache", &cache]);
+    assert_eq!(ran.succeeds().executed(), 6, "{}", ran.stderr);
+    let (_, now) = trail(&registry, "cache");
+    assert!(now.len() == 10 && now != keys);
+    // A machine that has all of it asks nobody for steps or trails, and looks whether the cache still has them.
+    registry.take_log();
+    third.build(&["--cache-from", &cache]).succeeds();
+    assert_eq!(count(&registry.take_lines(), "GET", "/cache/"), 0);
+    third.build(&["--cache", &cache]).succeeds();
+    let lines = registry.take_lines();
+    assert_eq!(count(&lines, "GET", "/cache/manifests/cache-trail-"), 1);
+    assert_eq!(count(&lines, "PUT", ""), 0, "{lines:#?}");
+}
+
+#[test]
+fn a_trail_is_a_hint_and_nothing_else() {
+    let registry = FakeRegistry::start();
+    let Some([first, second, third, fourth, fifth]) = machines(&registry, TEN_STEPS) else {
+        return;
+    };
+    let cache = format!("{}/cache", registry.host());
+    first.build(&["--cache", &cache]).succeeds();
+    let (name, keys) = trail(&registry, "cache");
+    let (kind, bytes) = registry.manifest("cache", &name).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let with = |to: &str| text.replace(&keys[1], to);
+    let nowhere = "7".repeat(64);
+    for (lab, written) in [
+        (&second, with("no key")),
+        (&third, with(&nowhere)),
+        (&fourth, text[..text.len() / 2].to_owned()),
+    ] {
+        registry.put_manifest("cache", &name, &kind, written.as_bytes());
+        let ran = lab.build(&["--cache-from", &cache]);
+        assert_eq!(ran.succeeds().executed(), 0, "{}", ran.stderr);
+        assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    }
+    // Nobody misses one that cannot be written.
+    fifth.file("src/main.c", "int other;\n");
+    registry.fault("PUT", "-trail-", Fault::Status(403));
+    let ran = fifth.build(&["--cache", &cache]);
+    assert_eq!(ran.succeeds().executed(), 6, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    assert_eq!(registry.faults_left(), 0);
 }
 
 #[test]
@@ -187,7 +314,7 @@ fn each_place_is_given_what_was_said_of_it() {
         let mut kinds = (0, 0);
         for entry in fs::read_dir(lab.path(name).join("entries")).unwrap() {
             let text = fs::read_to_string(entry.unwrap().path()).unwrap();
-            let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let manifest: Value = serde_json::from_str(&text).unwrap();
             let layers = manifest["layers"].to_string();
             // Beside what outputs wanted.
             kinds.1 += usize::from(layers.contains("tar+zstd"));

@@ -26,6 +26,14 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Criteria {
+    /// Tells whether what was used then goes for its age.
+    pub(super) fn is_too_old(&self, used: Timestamp, now: Timestamp) -> bool {
+        self.older_than.is_some_and(|age| {
+            let unused = now.seconds.saturating_sub(used.seconds);
+            u64::try_from(unused).unwrap_or_default() >= age.as_secs()
+        })
+    }
+
     /// Tells of each candidate whether it goes.
     pub(super) fn choose(&self, candidates: &[Candidate<'_>], now: Timestamp) -> Vec<bool> {
         let mut latest_first: Vec<usize> = (0..candidates.len()).collect();
@@ -46,10 +54,7 @@ impl Criteria {
         }
         let is_alone = self.max_size.is_none() && self.older_than.is_none();
         for (at, candidate) in candidates.iter().enumerate() {
-            let is_old = self.older_than.is_some_and(|age| {
-                let unused = now.seconds.saturating_sub(candidate.used.seconds);
-                u64::try_from(unused).unwrap_or_default() >= age.as_secs()
-            });
+            let is_old = self.is_too_old(candidate.used, now);
             goes[at] = !is_kept[at] && (is_old || (self.keep_last.is_some() && is_alone));
         }
         if let Some(most) = self.max_size {

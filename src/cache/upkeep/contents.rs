@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::cache::entry::Entry;
 use crate::cache::mounts::Version;
-use crate::cache::place::Named;
-use crate::cache::turns::{AT_ONCE, each};
+use crate::cache::place::{AT_ONCE, Named};
+use crate::cache::trail::Trail;
 use crate::cache::written::is_ours;
 use crate::cache::{CacheError, Place};
 use crate::image::{Manifest, OCI_MANIFEST, parse_manifest};
 use crate::registry::Client;
-use crate::vocab::{CacheKey, CacheScope, Descriptor, Digest, Timestamp};
+use crate::vocab::{CacheKey, CacheScope, Descriptor, Digest, Timestamp, each};
 
 /// Clocks are not so far apart: a time that is further ahead is none.
 const AHEAD: i64 = 24 * 60 * 60;
@@ -62,6 +62,8 @@ pub struct Listed {
     pub(super) named: Named,
     /// Of the document; `None` where it cannot be read.
     pub(super) digest: Option<Digest>,
+    /// Names of the steps that a trail leads to.
+    pub(super) leads_to: Vec<String>,
     /// Blobs that the document speaks of in any way.
     pub(super) mentioned: Vec<Digest>,
 }
@@ -71,6 +73,8 @@ pub struct Listed {
 pub enum Sort {
     Step,
     Mount,
+    /// Of what builds ask about.
+    Trail,
 }
 
 /// What a document turns out to be.
@@ -173,6 +177,7 @@ fn read(
         state: State::Foreign,
         named: named.clone(),
         digest: None,
+        leads_to: Vec::new(),
         mentioned: Vec::new(),
     };
     let bytes = match place.look_at(client, &named.name)? {
@@ -185,6 +190,7 @@ fn read(
         }
     };
     listed.digest = Some(Digest::of(&bytes));
+    listed.leads_to = name.leads_to(&bytes);
     listed.mentioned = mentioned(&bytes);
     listed.state = match name.about(&bytes) {
         Ok(about) => State::Sound(About {
@@ -220,7 +226,11 @@ impl Name {
     fn parse(name: &str) -> Option<Name> {
         let (rest, hex) = name.split_at_checked(name.len().checked_sub(64)?)?;
         let key = Digest::from_hex(hex).filter(|key| key.hex() == hex)?;
-        let kinds = [("-step-", Sort::Step), ("-mount-", Sort::Mount)];
+        let kinds = [
+            ("-step-", Sort::Step),
+            ("-mount-", Sort::Mount),
+            ("-trail-", Sort::Trail),
+        ];
         let (scope, sort) = kinds
             .iter()
             .find_map(|(mark, sort)| Some((rest.strip_suffix(mark)?, *sort)))?;
@@ -230,6 +240,17 @@ impl Name {
             sort,
             key,
         })
+    }
+
+    /// Returns the names of the steps that the document leads to, if it is a trail.
+    fn leads_to(&self, bytes: &[u8]) -> Vec<String> {
+        let trail = match self.sort {
+            Sort::Trail => Trail::parse(&self.key, bytes).ok(),
+            Sort::Step | Sort::Mount => None,
+        };
+        let keys = trail.into_iter().flat_map(|trail| trail.keys);
+        keys.map(|key| format!("{}-step-{key}", self.scope.as_str()))
+            .collect()
     }
 
     /// Reads what the document under the name says; the error fits after "it".
@@ -243,6 +264,11 @@ impl Name {
             Sort::Mount => {
                 let (name, version) = Version::parse(&self.key, bytes)?;
                 (name.id, version.saved, version.used)
+            }
+            Sort::Trail => {
+                let trail = Trail::parse(&self.key, bytes)?;
+                let steps = format!("to {} steps", trail.keys.len());
+                (steps, trail.used, trail.used)
             }
         };
         let blobs = match parse_manifest(bytes, Some(OCI_MANIFEST)) {

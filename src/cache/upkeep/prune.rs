@@ -6,11 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::choice::{Candidate, Criteria};
 use super::contents::{Listed, Scopes, Sort, list, mentioned, size_of};
-use crate::cache::place::Named;
-use crate::cache::turns::{AT_ONCE, each};
+use crate::cache::place::{AT_ONCE, Named};
 use crate::cache::{CacheError, Place};
 use crate::registry::Client;
-use crate::vocab::{Digest, Timestamp};
+use crate::vocab::{Digest, Timestamp, each};
 
 /// Blobs that nobody names stay for so many seconds: somebody may be about to.
 const GRACE: i64 = 6 * 60 * 60;
@@ -110,12 +109,14 @@ pub fn prune(client: &Client, place: &Place, pruning: &Pruning) -> Result<Pruned
     Ok(pruned)
 }
 
-/// Chooses among the entries of the scopes that are meant.
+/// Chooses among the entries of the scopes that are meant. A trail counts as none: it goes with the last of the steps that it leads to, and
+/// for its age.
 fn choose(listed: &[Listed], pruning: &Pruning) -> Vec<bool> {
     let (mut meant, mut candidates) = (Vec::new(), Vec::new());
     for (at, listed) in listed.iter().enumerate() {
         if let Some(about) = listed.about()
             && pruning.scopes.has(&listed.scope)
+            && listed.sort != Sort::Trail
         {
             meant.push(at);
             candidates.push(Candidate {
@@ -130,6 +131,27 @@ fn choose(listed: &[Listed], pruning: &Pruning) -> Vec<bool> {
     let mut goes = vec![false; listed.len()];
     for (at, chosen) in meant.into_iter().zip(chosen) {
         goes[at] = chosen;
+    }
+    let staying: HashSet<&str> = listed
+        .iter()
+        .zip(&goes)
+        .filter(|(_, goes)| !**goes)
+        .map(|(listed, _)| listed.name.as_str())
+        .collect();
+    let leads_nowhere = |listed: &Listed| {
+        let mut steps = listed.leads_to.iter();
+        !steps.any(|step| staying.contains(step.as_str()))
+    };
+    let trails = listed.iter().enumerate().filter(|(_, listed)| {
+        listed.sort == Sort::Trail
+            && pruning.scopes.has(&listed.scope)
+            && listed.about().is_some_and(|about| {
+                pruning.criteria.is_too_old(about.used, pruning.now) || leads_nowhere(listed)
+            })
+    });
+    let trails: Vec<usize> = trails.map(|(at, _)| at).collect();
+    for at in trails {
+        goes[at] = true;
     }
     goes
 }

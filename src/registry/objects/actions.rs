@@ -66,6 +66,20 @@ impl ActionsCache {
 
     /// Reads the newest document under a name, if it is no longer than `limit`; `None` if there is none.
     pub fn document(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RegistryError> {
+        self.reactor.block_on(self.newest(name, limit))?
+    }
+
+    /// The same for several names at the same time, by this thread alone.
+    pub fn document_each(
+        &self,
+        names: &[String],
+        limit: u64,
+    ) -> Result<Vec<Result<Option<Vec<u8>>, RegistryError>>, RegistryError> {
+        self.reactor
+            .block_on_each(names.iter().map(|name| self.newest(name, limit)))
+    }
+
+    async fn newest(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RegistryError> {
         let service = &self.service;
         let end = service.end();
         let prefix = format!("{name}.");
@@ -83,7 +97,7 @@ impl ActionsCache {
                 }
             }
         });
-        self.reactor.block_on(read)?
+        read.await
     }
 
     /// Writes a document under a name, so that it is the one that is found.

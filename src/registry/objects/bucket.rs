@@ -152,6 +152,18 @@ impl Bucket {
         found(got)
     }
 
+    /// The same for several names at the same time, by this thread alone.
+    pub fn get_each(
+        &self,
+        names: &[String],
+        limit: u64,
+    ) -> Result<Vec<Result<Option<Vec<u8>>, RegistryError>>, RegistryError> {
+        self.reactor.block_on_each(names.iter().map(async |name| {
+            let path = self.inner.path(name)?;
+            found(self.inner.attempts(|| self.inner.whole(&path, limit)).await)
+        }))
+    }
+
     /// Writes something short under a name, over what is there.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RegistryError> {
         let path = self.inner.path(name)?;

@@ -3,12 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Requests to one place at the same time.
-pub(super) const AT_ONCE: usize = 8;
-
 /// Acts on each item; after the first failure nothing more is begun. Returns what came of those that were acted on, in the order of
 /// the items, and that failure.
-pub(super) fn each<T: Sync, R: Send, E: Send>(
+pub fn each<T: Sync, R: Send, E: Send>(
     items: &[T],
     at_once: usize,
     act: impl Fn(&T) -> Result<R, E> + Sync,
