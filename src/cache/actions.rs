@@ -7,6 +7,7 @@ use std::io::Read;
 
 use super::CacheError;
 use super::directory::MOST_ENTRY;
+use super::place::Answer;
 use super::written::Documents;
 use crate::registry::{Client, OpenAt, RegistryError};
 use crate::vocab::{ActionsPlace, Descriptor};
@@ -24,7 +25,7 @@ pub(super) fn documents_under(
     client: &Client,
     place: &ActionsPlace,
     names: &[String],
-) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+) -> Result<Vec<Answer>, CacheError> {
     let found = client
         .actions_cache(place)?
         .document_each(names, MOST_ENTRY)?;

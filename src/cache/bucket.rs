@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::CacheError;
 use super::directory::MOST_ENTRY;
-use super::place::Named;
+use super::place::{Answer, Named};
 use super::written::Documents;
 use crate::registry::{Client, Object, OpenAt};
 use crate::vocab::{BucketPlace, Descriptor, Digest, Timestamp};
@@ -44,7 +44,7 @@ pub(super) fn documents_under(
     client: &Client,
     place: &BucketPlace,
     names: &[String],
-) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+) -> Result<Vec<Answer>, CacheError> {
     let names: Vec<String> = names
         .iter()
         .map(|name| document_name(place, name))

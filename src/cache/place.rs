@@ -18,6 +18,9 @@ pub(super) const AT_ONCE: usize = 8;
 /// Layers that travel to a place at the same time, where nothing else is known.
 const LAYERS_AT_ONCE: usize = 2;
 
+/// What came of asking for a document.
+pub(super) type Answer = Result<Option<Vec<u8>>, CacheError>;
+
 /// A place, and the part of it that one use has.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -153,7 +156,7 @@ impl Place {
         &self,
         client: &Client,
         names: &[String],
-    ) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+    ) -> Result<Vec<Answer>, CacheError> {
         match &self.kind {
             Kind::Registry(image) => registry::documents_under(client, image, names),
             Kind::Directory(_) => {

@@ -8,7 +8,7 @@ use std::io::Read;
 
 use super::CacheError;
 use super::entry::Entry;
-use super::place::{AT_ONCE, Named, Removal};
+use super::place::{AT_ONCE, Answer, Named, Removal};
 use super::written::Documents;
 use crate::image::{Manifest, OCI_MANIFEST, parse_config, parse_manifest};
 use crate::registry::{Client, Fetched, OpenAt, RegistryError};
@@ -30,13 +30,13 @@ pub(super) fn documents_under(
     client: &Client,
     image: &ImageRef,
     names: &[String],
-) -> Result<Vec<Result<Option<Vec<u8>>, CacheError>>, CacheError> {
+) -> Result<Vec<Answer>, CacheError> {
     let images: Vec<ImageRef> = names.iter().map(|name| image.with_tag(name)).collect();
     let found = client.standing_each(&images)?;
     Ok(found.into_iter().map(existing).collect())
 }
 
-fn existing(found: Result<Option<Fetched>, RegistryError>) -> Result<Option<Vec<u8>>, CacheError> {
+fn existing(found: Result<Option<Fetched>, RegistryError>) -> Answer {
     match found {
         Ok(fetched) => Ok(fetched.map(|fetched| fetched.bytes)),
         // What the registry answers for a repository that does not exist yet, to those who may not list.

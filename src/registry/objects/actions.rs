@@ -31,6 +31,7 @@ use super::super::push::OpenAt;
 use super::super::reactor::Reactor;
 use super::super::retry::Tries;
 use super::super::transport::authority;
+use super::Answer;
 use super::parts::{Pieces, piece_size, send_all};
 use super::reader::{self, Opened, Source};
 use super::service::{Found, Service};
@@ -74,12 +75,12 @@ impl ActionsCache {
         &self,
         names: &[String],
         limit: u64,
-    ) -> Result<Vec<Result<Option<Vec<u8>>, RegistryError>>, RegistryError> {
+    ) -> Result<Vec<Answer>, RegistryError> {
         self.reactor
             .block_on_each(names.iter().map(|name| self.newest(name, limit)))
     }
 
-    async fn newest(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, RegistryError> {
+    async fn newest(&self, name: &str, limit: u64) -> Answer {
         let service = &self.service;
         let end = service.end();
         let prefix = format!("{name}.");

@@ -28,6 +28,7 @@ use super::super::pull::BlobReader;
 use super::super::push::OpenAt;
 use super::super::reactor::Reactor;
 use super::super::retry::Tries;
+use super::Answer;
 use super::address::Address;
 use super::connector::{Connector, own_error};
 use super::keys::Holder;
@@ -153,11 +154,7 @@ impl Bucket {
     }
 
     /// The same for several names at the same time, by this thread alone.
-    pub fn get_each(
-        &self,
-        names: &[String],
-        limit: u64,
-    ) -> Result<Vec<Result<Option<Vec<u8>>, RegistryError>>, RegistryError> {
+    pub fn get_each(&self, names: &[String], limit: u64) -> Result<Vec<Answer>, RegistryError> {
         self.reactor.block_on_each(names.iter().map(async |name| {
             let path = self.inner.path(name)?;
             found(self.inner.attempts(|| self.inner.whole(&path, limit)).await)

@@ -26,3 +26,8 @@ mod storage;
 
 pub use actions::ActionsCache;
 pub use bucket::{Bucket, Object};
+
+use super::error::RegistryError;
+
+/// What came of asking for a document.
+type Answer = Result<Option<Vec<u8>>, RegistryError>;
