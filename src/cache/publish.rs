@@ -410,27 +410,30 @@ impl Inner {
         else {
             return;
         };
-        let Some(documents) = trail.documents(&instructions) else {
+        if !trail.is_of_use() {
             return;
-        };
+        }
         for (at, publication) in self.publications.iter().enumerate() {
             let place = &publication.place;
             if !place.is_far() || self.state().failed[at].is_some() || self.cancel.is_cancelled() {
                 continue;
             }
             let name = place.trail(&instructions);
-            let is_fresh =
-                |there: &Trail| there.leads_like(&trail) && !is_stale(there.used, self.now);
-            let was_found = trails
-                .iter()
-                .any(|(found_at, found)| *found_at == place.identity() && is_fresh(found));
-            // One that cannot be read is written over.
-            let is_there = || {
-                let bytes = place.document(client, &name).ok().flatten();
-                let there = bytes.and_then(|bytes| Trail::parse(&instructions, &bytes).ok());
-                there.as_ref().is_some_and(is_fresh)
+            let mut found = trails.iter();
+            let there = match found.find(|(found_at, _)| *found_at == place.identity()) {
+                Some((_, there)) => Some(there.clone()),
+                // One that cannot be read is written over.
+                None => {
+                    let bytes = place.document(client, &name).ok().flatten();
+                    bytes.and_then(|bytes| Trail::parse(&instructions, &bytes).ok())
+                }
             };
-            if !was_found && !is_there() {
+            let notes_uses = place.wants_notes() && !self.state().takes_no_notes[at];
+            let is_there = there.as_ref().is_some_and(|there| {
+                there.has(&trail) && !(notes_uses && is_stale(there.used, self.now))
+            });
+            let documents = trail.with(there.as_ref()).documents(&instructions);
+            if !is_there && let Some(documents) = documents {
                 let (blob, bytes) = nothing();
                 let put = put_bytes(client, place, &blob, bytes);
                 drop(put.and_then(|()| place.put_document(client, &name, &documents)));

@@ -13,10 +13,10 @@ use crate::vocab::{
     LayerForm, LayerId,
 };
 
-/// Documents that are asked for together before anybody needs them.
-const EARLY_AT_ONCE: usize = 32;
-/// Bytes of such documents that are kept at most, but for those that came with the last of them.
-const MOST_EARLY: usize = 16 << 20;
+/// Documents that are asked for together.
+const TOGETHER: usize = 16;
+/// A longer document that nobody has asked for yet is not kept.
+const LONGEST_EARLY: usize = 256 << 10;
 
 /// The caches that a build reads.
 ///
@@ -26,16 +26,9 @@ pub struct Shared<'a> {
     places: Vec<Place>,
     events: &'a dyn EventSink,
     cancel: Cancel,
-    way: OnceLock<Way<'a>>,
+    /// What trails along the way of its look-ups are called after.
+    instructions: OnceLock<Digest>,
     state: Arc<Mutex<State>>,
-}
-
-/// The way that look-ups take.
-struct Way<'a> {
-    /// What trails along it are called after.
-    instructions: Digest,
-    /// Tells of what nobody will be asked about.
-    is_known: Box<dyn Fn(&CacheKey) -> bool + Send + Sync + 'a>,
 }
 
 #[derive(Default)]
@@ -53,6 +46,8 @@ struct State {
     begun: Vec<bool>,
     /// Trails that were found, by place.
     trails: HashMap<usize, Trail>,
+    /// What lies ahead on a trail, by place.
+    ahead: HashMap<usize, Vec<CacheKey>>,
     /// Documents of steps that came before anybody asked for them, by place.
     early: HashMap<(usize, CacheKey), Option<Vec<u8>>>,
     /// Records inside images; read when a place has no entry of its own. Of the same length as the places.
@@ -73,6 +68,22 @@ struct Known {
     place: usize,
 }
 
+impl State {
+    /// Takes a key and some after it from what lies ahead at a place; those before it were passed. Empty if it is not there.
+    fn take_ahead(&mut self, at: usize, key: &CacheKey) -> Vec<CacheKey> {
+        let Some(ahead) = self.ahead.get_mut(&at) else {
+            return Vec::new();
+        };
+        let Some(here) = ahead.iter().position(|other| other == key) else {
+            return Vec::new();
+        };
+        let rest = ahead.split_off((here + TOGETHER).min(ahead.len()));
+        let taken = ahead.split_off(here);
+        *ahead = rest;
+        taken
+    }
+}
+
 impl<'a> Shared<'a> {
     /// Returns the places as one cache, which asks them in order. Nothing is asked yet.
     pub fn new(places: Vec<Place>, events: &'a dyn EventSink, cancel: &Cancel) -> Shared<'a> {
@@ -86,22 +97,15 @@ impl<'a> Shared<'a> {
             places,
             events,
             cancel: cancel.clone(),
-            way: OnceLock::new(),
+            instructions: OnceLock::new(),
             state: Arc::new(Mutex::new(state)),
         }
     }
 
-    /// Says after what the trail of the look-ups to come is called. Where a place knows it, their questions travel together, but for those
-    /// about what `is_known`. The first word counts.
-    pub fn follow(
-        &self,
-        instructions: Digest,
-        is_known: impl Fn(&CacheKey) -> bool + Send + Sync + 'a,
-    ) {
-        self.way.get_or_init(|| Way {
-            instructions,
-            is_known: Box::new(is_known),
-        });
+    /// Says after what the trail of the look-ups to come is called. Where a place knows it, their questions travel together. The first
+    /// word counts.
+    pub fn follow(&self, instructions: Digest) {
+        self.instructions.get_or_init(|| instructions);
     }
 
     /// Returns the trails that were found, each with the identity of its place.
@@ -142,9 +146,8 @@ impl<'a> Shared<'a> {
     ) -> Option<(Entry, &Place)> {
         let mut state = self.state();
         state.answers.remove(key);
-        for at in 0..self.places.len() {
-            state.early.remove(&(at, *key));
-        }
+        // Since those came, a step was executed.
+        state.early.clear();
         drop(state);
         self.look_up(client, key, components)
     }
@@ -207,7 +210,7 @@ impl<'a> Shared<'a> {
         None
     }
 
-    /// Asks a place for the document of a step. The first question takes along what the trail leads to.
+    /// Asks a place for the document of a step, and for what lies ahead of it.
     fn document(
         &self,
         client: &Client,
@@ -215,77 +218,72 @@ impl<'a> Shared<'a> {
         key: &CacheKey,
     ) -> Result<Option<Vec<u8>>, CacheError> {
         let place = &self.places[at];
-        let (is_first, early) = {
+        let (is_first, early, together) = {
             let mut state = self.state();
             let is_first = !std::mem::replace(&mut state.begun[at], true);
-            (is_first, state.early.remove(&(at, *key)))
+            let early = state.early.remove(&(at, *key));
+            (is_first, early, state.take_ahead(at, key))
         };
-        match (early, self.way.get()) {
+        match (early, self.instructions.get()) {
             (Some(document), _) => Ok(document),
-            (None, Some(way)) if is_first && place.is_far() => self.begin(client, at, key, way),
-            (None, _) => place.document(client, &place.step(key)),
+            (None, Some(instructions)) if is_first && place.is_far() => {
+                self.begin(client, at, key, instructions)
+            }
+            (None, _) if together.is_empty() => place.document(client, &place.step(key)),
+            (None, _) => self.together(client, at, &together),
         }
     }
 
-    /// Asks a place for the first document and for the trail, then for all that the trail leads to from there. Whatever goes wrong with
-    /// these is met again by those who ask for them.
+    /// Asks a place for the first document, and for the trail: the next questions go along it.
     fn begin(
         &self,
         client: &Client,
         at: usize,
         key: &CacheKey,
-        way: &Way<'_>,
+        instructions: &Digest,
     ) -> Result<Option<Vec<u8>>, CacheError> {
         let place = &self.places[at];
-        let names = [place.step(key), place.trail(&way.instructions)];
+        let names = [place.step(key), place.trail(instructions)];
         let mut answers = place.documents_under(client, &names)?;
         let trail = answers.pop().and_then(Result::ok).flatten();
         let answer = answers.pop().unwrap_or(Ok(None));
-        let trail = trail.and_then(|bytes| Trail::parse(&way.instructions, &bytes).ok());
-        let Some(trail) = trail else {
-            return answer;
-        };
-        let mut keys = trail.keys.clone();
-        self.state().trails.insert(at, trail);
-        // A first key that is not on it has changed, and most others with it.
-        if keys.contains(key) {
-            let mut seen = HashSet::from([*key]);
-            keys.retain(|key| seen.insert(*key) && !(way.is_known)(key));
-            // Those that come first and know no trail (the scope of a new branch) will be asked the same.
-            let before = {
-                let state = self.state();
-                let mut before: Vec<usize> = (0..at).collect();
-                before.retain(|before| {
-                    let is_asked = state.begun[*before] && !state.silent[*before];
-                    is_asked && !state.trails.contains_key(before) && self.places[*before].is_far()
-                });
-                before
-            };
-            for place in before.into_iter().chain([at]) {
-                self.ask_early(client, place, &keys);
+        let trail = trail.and_then(|bytes| Trail::parse(instructions, &bytes).ok());
+        if let Some(trail) = trail {
+            let after = trail.after(key);
+            let mut state = self.state();
+            state.trails.insert(at, trail);
+            // Places before it that know no trail (the scope of a new branch) will be asked the same.
+            for place in 0..=at {
+                let is_asked = place == at || (state.begun[place] && !state.silent[place]);
+                if is_asked && self.places[place].is_far() {
+                    state.ahead.entry(place).or_insert_with(|| after.clone());
+                }
             }
         }
         answer
     }
 
-    /// Asks a place for documents of steps before anybody needs them, as long as these are what documents are.
-    fn ask_early(&self, client: &Client, at: usize, keys: &[CacheKey]) {
+    /// Asks a place for documents of steps at the same time, and returns the first one. What goes wrong with the others is met again by
+    /// whoever needs them.
+    fn together(
+        &self,
+        client: &Client,
+        at: usize,
+        keys: &[CacheKey],
+    ) -> Result<Option<Vec<u8>>, CacheError> {
         let place = &self.places[at];
-        let mut bytes = 0;
-        for keys in keys.chunks(EARLY_AT_ONCE) {
-            let names: Vec<String> = keys.iter().map(|key| place.step(key)).collect();
-            let documents = place.documents_under(client, &names).unwrap_or_default();
-            let mut state = self.state();
-            for (key, document) in keys.iter().zip(documents) {
-                if let Ok(document) = document {
-                    bytes += document.as_ref().map_or(0, Vec::len);
-                    state.early.insert((at, *key), document);
-                }
-            }
-            if bytes > MOST_EARLY {
-                return;
+        let names: Vec<String> = keys.iter().map(|key| place.step(key)).collect();
+        let mut answers = place.documents_under(client, &names)?.into_iter();
+        let first = answers.next().unwrap_or(Ok(None));
+        let mut state = self.state();
+        for (key, answer) in keys[1..].iter().zip(answers) {
+            if let Ok(document) = answer
+                && document.as_ref().map_or(0, Vec::len) <= LONGEST_EARLY
+            {
+                state.early.insert((at, *key), document);
             }
         }
+        first
     }
 
     /// Returns what an image of a place's name says of a key. The image is read once.

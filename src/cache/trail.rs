@@ -4,6 +4,8 @@
 //! long as the way to the place. A trail says what it will ask if nothing has changed, and the questions travel together. It is a hint and
 //! nothing else: answers are the entries', each checked as ever, and without a trail, or with a wrong one, the same ones are found.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::entry::nothing;
@@ -12,8 +14,8 @@ use crate::vocab::{CacheKey, DiffId, Digest, Timestamp};
 
 /// Where the keys are among the annotations. The number is the format's.
 const ANNOTATION: &str = "builder.cache.trail.v1";
-/// Longer ones are cut: nobody's trail makes a build ask for more.
-const MOST_KEYS: usize = 512;
+/// Longer ones are cut.
+const MOST_KEYS: usize = 256;
 
 /// What a build asks about, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +64,32 @@ impl Trail {
         })
     }
 
-    /// Tells whether another trail leads the same way.
-    pub(super) fn leads_like(&self, other: &Trail) -> bool {
-        self.cut() == other.cut()
+    /// Returns what lies after a key; nothing if it is not on the trail, since then others have changed with it.
+    pub(super) fn after(&self, key: &CacheKey) -> Vec<CacheKey> {
+        let mut keys = self.keys.iter();
+        keys.find(|other| *other == key);
+        keys.copied().collect()
+    }
+
+    /// Tells whether another trail is a part of this one.
+    pub(super) fn has(&self, other: &Trail) -> bool {
+        let wanted = other.cut();
+        wanted.is_empty() || self.keys.windows(wanted.len()).any(|keys| keys == wanted)
+    }
+
+    /// Returns this trail with the other's keys behind its own: builds that differ in their arguments or files go on finding theirs.
+    pub(super) fn with(&self, other: Option<&Trail>) -> Trail {
+        let mut all = self.clone();
+        let mut seen: HashSet<CacheKey> = all.keys.iter().copied().collect();
+        let others = other.map_or(&[][..], |other| &other.keys);
+        all.keys
+            .extend(others.iter().filter(|key| seen.insert(**key)));
+        all
+    }
+
+    /// Tells whether it can ever save a question.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.keys.len() > 1
     }
 
     fn cut(&self) -> &[CacheKey] {
@@ -86,6 +111,21 @@ mod tests {
     }
 
     #[test]
+    fn a_trail_of_several_builds_leads_each_of_them() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(|at| trail(5).keys[at]);
+        let of = |keys: &[CacheKey]| Trail {
+            keys: keys.to_vec(),
+            ..trail(0)
+        };
+        let both = of(&[a, b]).with(Some(&of(&[a, c, d])));
+        assert_eq!(both.keys, [a, b, c, d]);
+        assert!(both.has(&of(&[a, b])) && both.has(&of(&[c, d])) && !both.has(&of(&[a, c])));
+        assert_eq!(both.after(&b), [c, d]);
+        assert!(both.after(&d).is_empty() && of(&[a, b]).after(&c).is_empty());
+        assert_eq!(of(&[a]).with(None), of(&[a]));
+    }
+
+    #[test]
     fn what_is_written_is_read_under_its_own_name_alone() {
         let name = Digest::of(b"instructions");
         for count in [0, 1, 40, MOST_KEYS] {
@@ -95,8 +135,8 @@ mod tests {
         let long = trail(MOST_KEYS + 100);
         let documents = long.documents(&name).unwrap();
         let read = Trail::parse(&name, &documents.manifest).unwrap();
-        assert!(read.keys.len() == MOST_KEYS && long.leads_like(&read));
-        assert!(!long.leads_like(&trail(2)));
+        assert!(read.keys.len() == MOST_KEYS && read.has(&long) && read.has(&trail(2)));
+        assert!(!trail(2).has(&read));
 
         let other = Digest::of(b"others");
         let parse = |name, text: &str| Trail::parse(name, text.as_bytes()).unwrap_err();

@@ -1,7 +1,7 @@
 //! Caches that machines share: which there are, and what is given to them when the build is done.
 
 use crate::cache::{Place, Publication};
-use crate::plan::{Graph, Op, StepId};
+use crate::plan::{BaseLocation, Graph, Op, StepId};
 use crate::solve::{ChainLayer, Solution, StepResult, chain, keys_to_ask, probe};
 use crate::vocab::{
     BuildRequest, CacheMode, CacheTo, Cancel, Diagnostic, Digest, Event, EventSink, ExitCode,
@@ -70,7 +70,7 @@ pub(super) fn of(request: &BuildRequest) -> Caches {
 
 /// Returns what the caches hold. What they know by a record alone is left out where a step that has to be performed needs its files.
 pub(super) fn look_up(graph: &Graph, machine: &Machine<'_>) -> Vec<Option<StepResult>> {
-    machine.follow(instructions(graph));
+    machine.follow(|| instructions(graph));
     loop {
         let known = probe(graph, machine);
         let layer_of = |step: StepId| known[step.0].as_ref().and_then(|result| result.layer);
@@ -90,7 +90,7 @@ pub(super) fn look_up(graph: &Graph, machine: &Machine<'_>) -> Vec<Option<StepRe
     }
 }
 
-/// Returns what all builds of the same instructions for the same platforms have in common, whatever their files, arguments and bases are.
+/// Returns what all builds of the same instructions for the same platforms have in common, whatever their files and arguments are.
 pub(super) fn instructions(graph: &Graph) -> Digest {
     let mut text = String::from("instructions 1");
     let mut add = |word: &str| {
@@ -101,8 +101,13 @@ pub(super) fn instructions(graph: &Graph) -> Digest {
         add(&output.platform.to_string());
     }
     for (step, origin) in graph.steps.iter().zip(&graph.origins) {
-        if matches!(step.op, Op::Run(_) | Op::Copy(_) | Op::Workdir(_)) {
-            add(&origin.name);
+        match &step.op {
+            Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => add(&origin.name),
+            Op::Base(base) => match &base.key.location {
+                BaseLocation::Image(image) => add(&image.familiar()),
+                BaseLocation::OciLayout { .. } => {}
+            },
+            Op::Scratch | Op::Local(_) | Op::Git(_) | Op::Http(_) => {}
         }
     }
     Digest::of(text.as_bytes())

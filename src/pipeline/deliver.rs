@@ -115,7 +115,6 @@ pub(super) fn deliver(
             }
             OutputSpec::Oci { dest, tar, .. } => {
                 let export = export(form(&images, output), &request.tags);
-                bring(&export, &blobs, &task)?;
                 task.run(
                     format!("write OCI layout {}", dest.display()),
                     |_| match tar {
@@ -126,7 +125,6 @@ pub(super) fn deliver(
             }
             OutputSpec::Docker { dest, .. } => {
                 let export = export(form(&images, output), &request.tags);
-                bring(&export, &blobs, &task)?;
                 task.run(format!("write Docker archive {}", dest.display()), |_| {
                     export::docker_archive(&export, &blobs, dest)
                 })?;
@@ -422,7 +420,7 @@ fn base_repositories(graph: &Graph, solution: &Solution) -> Vec<(Digest, ImageRe
     found
 }
 
-/// Brings the layers that are not here into the store, several at the same time.
+/// Brings the layers of an image that is kept into the store, several at the same time.
 fn bring(export: &Export<'_>, blobs: &Blobs<'_>, task: &Task<'_>) -> Result<(), Failure> {
     let mut missing = export.layers();
     missing.retain(|layer| blobs.store.blob_size(&layer.digest).is_none());

@@ -51,7 +51,7 @@ pub fn forecast(
 }
 
 fn outlooks(graph: &Graph, machine: &Machine<'_>) -> Result<Vec<ForecastStep>, Failure> {
-    machine.follow(caches::instructions(graph));
+    machine.follow(|| caches::instructions(graph));
     let forecasts = solve::forecast(graph, machine);
     let mut steps = Vec::new();
     for ((step, origin), forecast) in graph.steps.iter().zip(&graph.origins).zip(forecasts) {

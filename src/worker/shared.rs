@@ -42,11 +42,10 @@ impl Machine<'_> {
     }
 
     /// Says what the look-ups to come are called after: see [`Shared::follow`](crate::cache::Shared::follow).
-    pub fn follow(&self, instructions: Digest) {
-        let store = self.store;
-        self.shared.follow(instructions, |key| {
-            store.record(key).is_ok_and(|record| record.is_some())
-        });
+    pub fn follow(&self, instructions: impl FnOnce() -> Digest) {
+        if !self.shared.is_empty() {
+            self.shared.follow(instructions());
+        }
     }
 
     /// Leaves for others what a build of these instructions asks about.

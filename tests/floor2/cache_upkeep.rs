@@ -467,7 +467,7 @@ fn a_use_is_noted_once_a_day_and_never_where_a_place_is_only_read() {
     assert_eq!(count(&lines, "GET", "/cache/manifests/"), 3, "{lines:#?}");
     // Each is read again, and written.
     let lines = asked(&fourth, "--cache");
-    assert_eq!(count(&lines, "GET", "/cache/manifests/"), 6, "{lines:#?}");
+    assert_eq!(count(&lines, "GET", "/cache/manifests/"), 5, "{lines:#?}");
     assert_eq!(count(&lines, "PUT", "/cache/manifests/"), 3, "{lines:#?}");
     assert_eq!(writes(&lines).len(), 3, "{lines:#?}");
     for (tag, (_, old)) in tags.iter().zip(&old) {
