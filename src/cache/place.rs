@@ -13,7 +13,7 @@ use crate::vocab::{
     Timestamp,
 };
 
-/// Requests to one place at the same time.
+/// Threads that look after one place at the same time.
 pub(super) const AT_ONCE: usize = 8;
 /// Layers that travel to a place at the same time, where nothing else is known.
 const LAYERS_AT_ONCE: usize = 2;

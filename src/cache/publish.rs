@@ -91,6 +91,7 @@ struct State {
     done: BTreeSet<(usize, CacheKey)>,
     /// Entries that promise what is not there, and are written over.
     spoilt: BTreeSet<CacheKey>,
+    /// Given with the last entries.
     trail: Option<Left>,
     /// Per place: what went wrong first. It is given nothing any more.
     failed: Vec<Option<CacheError>>,

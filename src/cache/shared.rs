@@ -42,7 +42,7 @@ struct State {
     newly_lost: Vec<LayerId>,
     /// Of the same length as the places.
     silent: Vec<bool>,
-    /// Places that were asked something, for a trail as well. Of the same length as the places.
+    /// Places that were asked something; the first question asks for the trail, too. Of the same length as the places.
     begun: Vec<bool>,
     /// Trails that were found, by place.
     trails: HashMap<usize, Trail>,

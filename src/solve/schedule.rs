@@ -388,7 +388,8 @@ impl<'a, 's, W: Worker> Board<'a, 's, W> {
         if !is_unchanged()? {
             return Ok(None);
         }
-        // Only an execution makes what no other one makes.
+        // Only an execution makes what no other one makes. Others may have made this meanwhile, on a root of this build's too: that is
+        // published while the build goes on.
         if origin.ignore_cache {
             worker.supersede(key);
             worker.supersede(&content.0);

@@ -1,4 +1,4 @@
-//! The words that every room uses. No I/O; depends on no other room.
+//! The words that every room uses, and [`each`], which does something with several things at a time. No I/O; depends on no other room.
 //!
 //! Glossary: a *digest* names bytes (SHA-256). A *diff ID* is the digest of a layer's uncompressed tar, a *blob* is what a
 //! registry stores (usually compressed). A *layer* is one step's change of the file tree; a *snapshot* is the same change as a
